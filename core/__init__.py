@@ -1,0 +1,1 @@
+"""The domain and its storage. Imports none of headrace, web, jobs, workers."""

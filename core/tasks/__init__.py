@@ -1,0 +1,1 @@
+"""Long tasks: their row, their moves, their status."""
