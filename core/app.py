@@ -1,0 +1,105 @@
+"""
+The composition root: everything is built once here, from settings, and closed in reverse.
+
+`with open_app() as app:` is all a producer needs. With no URLs set it finds the servers of the data directory, or
+starts them for its own duration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from core.access.virtual_keys import VirtualKeys
+from core.connections import RedisLink, autocommit, connect_database, database_errors
+from core.embedded import open_servers
+from core.errors import Misconfigured
+from core.schema import check_revision, upgrade
+from core.settings import Settings, default_broker_url, load_settings, sqlalchemy_url
+from core.task_types.spec import TaskTypes, load_task_types
+from core.tasks import queues
+from core.tasks.bells import BellKeys, RedisBells
+from core.tasks.client import TaskClient
+from core.tasks.queues import KnownQueues
+from core.tasks.status import StatusCopies, StatusKeys
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One process's parts. `settings` has every URL and secret filled in."""
+
+    settings: Settings
+    engine: sa.Engine
+    cache: RedisLink
+    bells: RedisBells
+    copies: StatusCopies
+    status_keys: StatusKeys
+    types: TaskTypes
+    keys: VirtualKeys
+    tasks: TaskClient
+
+    def check(self) -> None:
+        """
+        Raises:
+            StoreUnavailable: the database does not answer.
+            Misconfigured: the database is at another revision.
+        """
+        with database_errors("nothing was done"), self.engine.connect() as connection:
+            check_revision(connection)
+
+
+@contextmanager
+def open_app(settings: Settings | None = None) -> Iterator[App]:
+    """
+    Build the application; on leaving, close it and the servers that were started for it.
+
+    Servers started here are brought to the newest schema; a database given by URL must be there already.
+
+    Raises:
+        Misconfigured: a setting cannot work; the message says which.
+    """
+    given = settings or load_settings()
+    with open_servers(given) as ready:
+        app = build_app(ready)
+        try:
+            if given.database_url is None:
+                upgrade(sqlalchemy_url(_secret(ready.database_url, "DATABASE_URL")))
+            yield app
+        finally:
+            app.tasks.close()
+            app.cache.close()
+            app.bells.link.close()
+            app.engine.dispose()
+
+
+def build_app(settings: Settings) -> App:
+    """Every part, connected to nothing yet."""
+    redis_url = _secret(settings.redis_url, "REDIS_URL")
+    broker_url = settings.broker_url.get_secret_value() if settings.broker_url else default_broker_url(redis_url)
+    if not broker_url.startswith(("redis://", "rediss://", "unix://")):
+        raise Misconfigured("BROKER_URL: use redis:// or rediss://; other brokers are not offered yet")
+    engine = connect_database(_secret(settings.database_url, "DATABASE_URL"))
+    direct = autocommit(engine)
+    types = load_task_types(modules=settings.task_modules, diagnostics=settings.offers_diagnostics)
+    cache = RedisLink(redis_url)
+    bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
+    status_keys = StatusKeys(settings.instance_name)
+    copies = StatusCopies(cache, status_keys)
+    keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"))
+
+    def read_queues() -> list[queues.Queue]:
+        with database_errors("the queues were not read"), direct.connect() as connection:
+            return queues.load(connection)
+
+    tasks = TaskClient(engine, types=types, keys=keys, queues=KnownQueues(read_queues), copies=copies, bells=bells)
+    return App(settings, engine, cache, bells, copies, status_keys, types, keys, tasks)
+
+
+def _secret(value: SecretStr | None, name: str) -> str:
+    if value is None:
+        raise Misconfigured(f"HEADRACE_{name}: not set")
+    return value.get_secret_value()

@@ -1,0 +1,136 @@
+"""
+How we talk to PostgreSQL and Redis: bounded pools, deadlines on every wait, no retries below ours.
+
+A blackholed server must look like an absent one within two seconds (laws 9 and 10).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import sqlalchemy as sa
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from core.errors import StoreUnavailable
+from core.settings import sqlalchemy_url
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2  # libpq's least value
+REDIS_TIMEOUT_S = 0.25  # a cache that takes longer than the row is worse than no cache
+REDIS_PAUSE_S = 0.5  # left alone this long after a failure: an outage costs one timeout, not one a call
+
+OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.DisconnectionError)
+"""What SQLAlchemy raises when the database is away, too slow, or refused a connection."""
+
+
+def connect_database(url: str, *, pool_size: int = 10, statement_timeout_ms: int = 10_000) -> sa.Engine:
+    """
+    An engine in autocommit mode: each statement is its own transaction unless `engine.begin()` says otherwise.
+
+    Args:
+        url: any PostgreSQL URL.
+        statement_timeout_ms: bound of one statement on the server.
+    """
+    options = (
+        f"-c statement_timeout={statement_timeout_ms} -c lock_timeout=5000"
+        " -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
+    )
+    return sa.create_engine(
+        sqlalchemy_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=1.5,  # with the deadline of a statement still inside the API's two seconds
+        pool_use_lifo=True,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "options": options,
+            "application_name": "headrace",
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 2,
+            "tcp_user_timeout": 5000,
+        },
+    )
+
+
+def autocommit(engine: sa.Engine) -> sa.Engine:
+    """The same pool; every statement commits by itself, in one round trip."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def database_errors(what: str) -> Iterator[None]:
+    """Turn an outage into StoreUnavailable; `what` says what was not done, e.g. "the task was not read"."""
+    try:
+        yield
+    except OUTAGES as error:
+        raise StoreUnavailable(f"the database did not answer; {what}") from error
+
+
+class RedisAway(Exception):
+    """Redis did not answer, or failed so lately that it was not asked. Never reaches a caller of the API."""
+
+
+class RedisLink:
+    """
+    One Redis with a short circuit: after a failure it is not asked for half a second.
+
+    Thread-safe. Callers treat `RedisAway` as a miss (law 9).
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = REDIS_TIMEOUT_S, max_connections: int = 64) -> None:
+        self.client: redis.Redis = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType] (partly typed)
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=max_connections,
+            protocol=2,  # RESP3's maintenance handshake costs a round trip a connection and fails on older servers
+        )
+        self._resume_at = 0.0
+        self._warned_at = 0.0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def errors(self) -> Iterator[redis.Redis]:
+        """The client; its failures, and the pause after one, become RedisAway."""
+        if time.monotonic() < self._resume_at:
+            raise RedisAway("paused after a failure")
+        try:
+            yield self.client
+        except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError) as error:
+            self._trip(error)
+            raise RedisAway(str(error)) from error
+
+    @property
+    def is_away(self) -> bool:
+        return time.monotonic() < self._resume_at
+
+    def _trip(self, error: Exception) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._resume_at = now + REDIS_PAUSE_S
+            silent = now - self._warned_at < 60  # once a minute: an outage is one event
+            if not silent:
+                self._warned_at = now
+        if not silent:
+            logger.warning("redis is away; going on without it", extra={"reason": type(error).__name__})
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def run_script(client: redis.Redis, script: str, sha: str, keys: list[Any], args: list[Any]) -> Any:
+    """EVALSHA, or EVAL when the server forgot the script (restart, SCRIPT FLUSH)."""
+    try:
+        return client.evalsha(sha, len(keys), *keys, *args)
+    except redis.exceptions.NoScriptError:
+        return client.eval(script, len(keys), *keys, *args)

@@ -1,0 +1,201 @@
+"""
+The tables, column by column: who sets each, and when it is left. Migrations in `core/migrations/` make them.
+
+`python -m core.schema upgrade` brings a database to the newest revision; safe to run from several hosts at once.
+Every time in a row is the database's clock. JSON is kept as text, so that it comes back exactly as it went in.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql
+
+from core.errors import Misconfigured
+
+metadata = sa.MetaData()
+
+_C = sa.String(collation="C")
+_TIME = sa.DateTime(timezone=True)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    # Who and what: set at accept, never changed.
+    sa.Column("id", sa.Uuid, primary_key=True, comment="UUIDv7; internal, never shown"),
+    sa.Column("public_id", _C, nullable=False, comment="task_ + 32 hex digits; the only id outside"),
+    sa.Column("owner_id", _C, nullable=False, comment="public id of the virtual key; every query is scoped by it"),
+    sa.Column("type", _C, nullable=False, comment="task type, e.g. chat.completion"),
+    sa.Column("queue", _C, nullable=False, comment="name of a row in queues"),
+    sa.Column("priority", sa.SmallInteger, nullable=False, comment="0-9, higher first"),
+    sa.Column("max_attempts", sa.SmallInteger, nullable=False, comment="budget of failures, first try included"),
+    sa.Column("input", sa.Text, nullable=False, comment="JSON text of the validated input"),
+    sa.Column("metadata", sa.Text, nullable=False, comment="JSON text, the owner's own"),
+    sa.Column("retry_of", _C, nullable=True, comment="public id of the final task this one tries again"),
+    sa.Column("created_at", _TIME, nullable=False, comment="accepted"),
+    sa.Column("deadline_at", _TIME, nullable=False, comment="when it times out, waiting or running"),
+    # Where it stands: changed by claim, finish, cancel and sweep, always with version + 1.
+    sa.Column("state", _C, nullable=False, comment="see core.tasks.model.TaskState"),
+    sa.Column("version", sa.Integer, nullable=False, comment="1 at accept, + 1 with every change a client can see"),
+    sa.Column("changed_at", _TIME, nullable=False, comment="time of that change"),
+    sa.Column("rank", sa.BigInteger, nullable=False, comment="fair order among owners; 0 after a crash: to the front"),
+    sa.Column("ready", sa.Boolean, nullable=False, comment="may be claimed now; set at accept or by the sweeper"),
+    sa.Column("solo", sa.Boolean, nullable=False, comment="crashed twice: runs alone in a process; set by the sweeper"),
+    sa.Column("run_at", _TIME, nullable=False, comment="not before; set at accept, by a retry and by parking"),
+    sa.Column("attempt", sa.Integer, nullable=False, comment="claims that started the handler; + 1 at claim"),
+    sa.Column("failures", sa.SmallInteger, nullable=False, comment="attempts that ended in a failure"),
+    sa.Column("rate_limits", sa.SmallInteger, nullable=False, comment="attempts the provider refused by rate"),
+    sa.Column("crashes", sa.SmallInteger, nullable=False, comment="attempts whose process died"),
+    sa.Column("worker_id", sa.Uuid, nullable=True, comment="process that holds it; null: nobody (waiting or parked)"),
+    sa.Column("token", sa.BigInteger, nullable=True, comment="fence: random per claim; a write must show it"),
+    sa.Column("cancel_requested_at", _TIME, nullable=True, comment="the owner's intent, while a worker holds it"),
+    sa.Column("started_at", _TIME, nullable=True, comment="first claim"),
+    sa.Column("finished_at", _TIME, nullable=True, comment="set with the final state, never changed"),
+    sa.Column("poll_state", sa.Text, nullable=True, comment="JSON text left by poll_again; null when not parked"),
+    sa.Column("progress", sa.Text, nullable=True, comment='JSON text {"percent": 40.0, "message": "..."}'),
+    sa.Column("result", sa.Text, nullable=True, comment="JSON text of the handler's answer, unchanged"),
+    sa.Column("error", sa.Text, nullable=True, comment="JSON text of the last failure: code, message, retryable"),
+    sa.UniqueConstraint("public_id", name="tasks_public_id_key"),
+    sa.CheckConstraint("priority BETWEEN 0 AND 9", name="tasks_priority_range"),
+    sa.CheckConstraint(
+        "state IN ('pending', 'processing', 'completed', 'failed', 'cancelled', 'timed_out')", name="tasks_state_known"
+    ),
+)
+_waiting = sa.text("worker_id IS NULL AND finished_at IS NULL")
+sa.Index(
+    "tasks_claim",
+    tasks.c.queue,
+    tasks.c.priority.desc(),
+    tasks.c.rank,
+    tasks.c.id,
+    postgresql_where=sa.text("ready AND NOT solo"),
+)
+sa.Index("tasks_claim_solo", tasks.c.queue, tasks.c.id, postgresql_where=sa.text("ready AND solo"))
+sa.Index("tasks_held", tasks.c.worker_id, postgresql_where=sa.text("worker_id IS NOT NULL"))
+sa.Index("tasks_deadline", tasks.c.deadline_at, postgresql_where=_waiting)
+sa.Index(
+    "tasks_due", tasks.c.run_at, postgresql_where=sa.text("NOT ready AND worker_id IS NULL AND finished_at IS NULL")
+)
+sa.Index("tasks_owner", tasks.c.owner_id, tasks.c.id)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, comment="one life of one worker process"),
+    sa.Column("name", sa.Text, nullable=False, comment="process title, e.g. headrace-worker-1"),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("queues", postgresql.ARRAY(sa.Text), nullable=False, comment="queues it serves"),
+    sa.Column("lease_s", sa.Float, nullable=False, comment="silence after which it is dead, seconds"),
+    sa.Column("started_at", _TIME, nullable=False),
+    sa.Column("heartbeat_at", _TIME, nullable=False, comment="last heartbeat; claims and finishes do not count"),
+    sa.Column("stopped_at", _TIME, nullable=True, comment="ended cleanly: holds nothing any more"),
+    sa.Column("died_at", _TIME, nullable=True, comment="declared dead; its writes are refused from then on"),
+)
+
+queues = sa.Table(
+    "queues",
+    metadata,
+    sa.Column("name", _C, primary_key=True),
+    sa.Column("reserved_slots", sa.SmallInteger, nullable=False, comment="threads of a process kept for it"),
+    sa.Column("max_slots", sa.SmallInteger, nullable=True, comment="most threads of a process it may use; null: all"),
+    sa.Column("virtual_time", sa.BigInteger, nullable=False, comment="highest rank claimed, about a second behind"),
+    sa.Column("created_at", _TIME, nullable=False),
+)
+
+owner_ranks = sa.Table(
+    "owner_ranks",
+    metadata,
+    sa.Column("queue", _C, primary_key=True),
+    sa.Column("owner_id", _C, primary_key=True),
+    sa.Column("rank", sa.BigInteger, nullable=False, comment="rank of the owner's newest task in the queue"),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("owner_id", _C, primary_key=True),
+    sa.Column("key", _C, primary_key=True),
+    sa.Column("body_hash", sa.LargeBinary, nullable=False, comment="SHA-256 of the canonical body"),
+    sa.Column("task_ids", postgresql.ARRAY(sa.Uuid), nullable=False, comment="what the first request made, in order"),
+    sa.Column("created_at", _TIME, nullable=False, comment="forgotten 24 h later"),
+)
+sa.Index("idempotency_keys_age", idempotency_keys.c.created_at)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("topic", _C, nullable=False, comment="e.g. task.changed"),
+    sa.Column("payload", sa.Text, nullable=False, comment="JSON text; one row speaks for a whole batch"),
+    sa.Column("created_at", _TIME, nullable=False, comment="deleted when announced; the sweeper announces old ones"),
+)
+
+virtual_keys = sa.Table(
+    "virtual_keys",
+    metadata,
+    sa.Column("key_id", _C, primary_key=True, comment="12 characters, the public part of the key; logs show it"),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("key_hash", sa.LargeBinary, nullable=False, comment="HMAC-SHA-256 of the clear key with the pepper"),
+    sa.Column("pepper_version", sa.SmallInteger, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("disabled_at", _TIME, nullable=True, comment="refused from then on"),
+)
+
+
+def alembic_config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["url"] = url
+    return config
+
+
+def upgrade(url: str) -> None:
+    """Bring the database at `url` (SQLAlchemy form) to the newest revision."""
+    command.upgrade(alembic_config(url), "head")
+
+
+def check_revision(connection: sa.Connection) -> None:
+    """
+    Raises:
+        Misconfigured: the database is not at the revision this code needs.
+    """
+    head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current != head:
+        raise Misconfigured(
+            f"the database is at revision {current or 'none'}, this code needs {head}: "
+            "run `python -m core.schema upgrade`"
+        )
+
+
+def main(arguments: list[str]) -> int:
+    # Imported here: the tables must not depend on how servers are found.
+    from core.embedded import open_servers  # noqa: PLC0415
+    from core.logs import configure_logging  # noqa: PLC0415
+    from core.settings import load_settings, sqlalchemy_url  # noqa: PLC0415
+
+    if arguments != ["upgrade"]:
+        print("usage: python -m core.schema upgrade", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        loaded = load_settings()
+        configure_logging(level=loaded.log_level, format=loaded.log_format, process="release")
+        with open_servers(loaded) as settings:
+            if settings.database_url is None:
+                raise Misconfigured("DATABASE_URL: not set")
+            upgrade(sqlalchemy_url(settings.database_url.get_secret_value()))
+    except Misconfigured as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,421 @@
+"""
+What producers and pollers call: enqueue, get, wait, cancel, retry, list.
+
+An enqueue returns after the commit (law 1); the bell to the workers follows it and may be lost (law 2). Every method
+takes `owner`: with it, another owner's task is TaskNotFound; None is the operator's view.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from core.access.virtual_keys import VirtualKeys
+from core.connections import OUTAGES, autocommit, database_errors
+from core.errors import Conflict, InvalidRequest, StoreUnavailable, TaskIsFinal, TaskNotFound, TaskNotRetryable
+from core.ids import KeyId, PublicId, is_public_id
+from core.task_types.spec import TaskInput, TaskTypes
+from core.tasks import accept, queries, store
+from core.tasks.accept import Idempotency, Replayed
+from core.tasks.group_commit import GroupCommit
+from core.tasks.model import NewTask, Stamp, Task, TaskState
+from core.tasks.queries import TaskPage
+from core.tasks.queues import KnownQueues
+from core.tasks.status import Status, StatusCopies, StatusReader
+from core.tasks.validation import DEFAULT_OPTIONS, TaskOptions, build, build_raw, canonical
+
+ACCEPT_TIMEOUT_S = 1.5  # with connecting and answering inside the API's two seconds
+BULK = 1000  # tasks in one statement: larger ones gain nothing and hold locks longer
+MAX_IDEMPOTENCY_KEY = 255
+
+
+class Bells(Protocol):
+    """Tells workers that a queue has work (`core/tasks/bells.py`); failing is its own business."""
+
+    def ring(self, queue: str) -> None: ...
+
+    def cancel(self, worker_id: object, public_id: PublicId) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`replayed`: the idempotency key was seen before, and these are the tasks as they are now."""
+
+    tasks: list[Task]
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReceipt:
+    """`took_effect` False: a worker runs it and was asked to stop; a finish already on its way still wins."""
+
+    task: Task
+    took_effect: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _AcceptRequest:
+    tasks: Sequence[NewTask]
+    idempotency: Idempotency | None
+
+
+class TaskClient:
+    """The tasks of one deployment. Thread-safe."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        types: TaskTypes,
+        keys: VirtualKeys,
+        queues: KnownQueues,
+        copies: StatusCopies,
+        bells: Bells,
+    ) -> None:
+        self._engine = engine
+        self._direct = autocommit(engine)
+        self._types = types
+        self._keys = keys
+        self._queues = queues
+        self._copies = copies
+        self._bells = bells
+        self._owners: set[str] = set()
+        self.statuses = StatusReader(copies, self.read_row)
+        self._accepts: GroupCommit[_AcceptRequest, Accepted] = GroupCommit(
+            self._commit_accepts, name="accepts", weigh=lambda request: len(request.tasks), max_batch=BULK
+        )
+
+    # --- accept -------------------------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        input: TaskInput,
+        *,
+        owner: str,
+        queue: str = DEFAULT_OPTIONS.queue,
+        priority: int = DEFAULT_OPTIONS.priority,
+        run_at: datetime | None = None,
+        max_attempts: int | None = None,
+        deadline: timedelta | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        session: Session | None = None,
+    ) -> Task:
+        """
+        Accept one task.
+
+        Args:
+            owner: public id of a virtual key.
+            session: accept inside this session's transaction, which the caller commits. Call it last in it: the
+                owner's rank row stays locked until then.
+
+        Raises:
+            InvalidRequest: a field is out of bounds, or the queue or owner is unknown.
+            IdempotencyMismatch: the key was used for another task.
+            StoreUnavailable: not known to be accepted; send it again with the same idempotency key.
+        """
+        options = TaskOptions(
+            queue=queue,
+            priority=priority,
+            run_at=run_at,
+            max_attempts=max_attempts,
+            deadline=deadline,
+            metadata=metadata,
+        )
+        task = self._build(input, owner, options)
+        idempotency = None if idempotency_key is None else _idempotency(idempotency_key, [task])
+        if session is not None:
+            return self._accept_in(session, task, idempotency)
+        return self.accept([task], idempotency).tasks[0]
+
+    def enqueue_many(
+        self, inputs: Sequence[TaskInput], *, owner: str, options: TaskOptions = DEFAULT_OPTIONS
+    ) -> list[Task]:
+        """Accept all or none, in one transaction; tasks come back in the order of `inputs`."""
+        tasks = [self._build(input, owner, options) for input in inputs]
+        if not tasks:
+            return []
+        with database_errors("no task was accepted"), self._engine.begin() as connection:
+            for start in range(0, len(tasks), BULK):
+                accepted_at = accept.insert(connection, tasks[start : start + BULK])
+        self._ring(tasks)
+        return [accept.as_accepted(task, accepted_at) for task in tasks]
+
+    def accept(self, tasks: Sequence[NewTask], idempotency: Idempotency | None = None) -> Accepted:
+        """Accept validated tasks, all or none, together with what other threads accept now."""
+        return self._accepts.write(_AcceptRequest(tasks, idempotency), timeout_s=ACCEPT_TIMEOUT_S)
+
+    def submit(self, tasks: Sequence[NewTask], idempotency: Idempotency | None = None) -> Any:
+        """As `accept`, for an event loop: a `concurrent.futures.Future` of `Accepted`."""
+        return self._accepts.submit(_AcceptRequest(tasks, idempotency))
+
+    def check_queue(self, name: str) -> None:
+        """
+        Raises:
+            UnknownQueue: no such queue.
+        """
+        self._queues.check(name)
+
+    def _build(self, input: TaskInput, owner: str, options: TaskOptions) -> NewTask:
+        self._queues.check(options.queue)
+        self._check_owner(owner)
+        return build(self._types.get(input.task_type), input, owner=KeyId(owner), options=options)
+
+    def _check_owner(self, owner: str) -> None:
+        if owner in self._owners:
+            return
+        with database_errors("the owner was not checked"):
+            if not self._keys.exists(owner):
+                raise InvalidRequest(f"owner: no virtual key {owner!r}; `headrace keys list` shows them", field="owner")
+        if len(self._owners) < 10_000:  # a bound, not a cache: keys are never deleted under a task
+            self._owners.add(owner)
+
+    def _accept_in(self, session: Session, task: NewTask, idempotency: Idempotency | None) -> Task:
+        connection = session.connection()
+        if idempotency is not None:
+            replayed = accept.remember(connection, idempotency, owner=task.owner_id, ids=[task.id])
+            if replayed is not None:
+                return queries.by_ids(connection, replayed.task_ids)[0]
+        accepted_at = accept.insert(connection, [task])
+        event.listen(session, "after_commit", lambda _session: self._ring([task]), once=True)
+        return accept.as_accepted(task, accepted_at)
+
+    def _commit_accepts(self, requests: list[_AcceptRequest]) -> Sequence[Accepted | Exception]:
+        try:
+            if any(request.idempotency for request in requests):
+                results = self._accept_with_keys(requests)
+            else:
+                with self._direct.connect() as connection:
+                    accepted_at = accept.insert(connection, [task for r in requests for task in r.tasks])
+                results = [_accepted(request, accepted_at) for request in requests]
+        except OUTAGES as error:
+            raise StoreUnavailable("the database did not answer; it is not known what was accepted") from error
+        self._ring([task for request in requests for task in request.tasks])
+        return results
+
+    def _accept_with_keys(self, requests: list[_AcceptRequest]) -> list[Accepted | Exception]:
+        """One transaction for the batch; a request whose key is known takes no part in it."""
+        results: dict[int, Accepted | Exception] = {}
+        later: list[int] = []
+        seen: set[tuple[str, str]] = set()
+        with self._engine.begin() as connection:
+            fresh = []
+            # In the order of the keys: two batches that share keys must not wait for each other in a ring.
+            for place in sorted(range(len(requests)), key=lambda i: _key_of(requests[i])):
+                request = requests[place]
+                if request.idempotency is None:
+                    fresh.append(place)
+                    continue
+                if _key_of(request) in seen:
+                    later.append(place)  # the same key twice in one batch: answered from the first's rows
+                    continue
+                seen.add(_key_of(request))
+                outcome = self._remember(connection, request)
+                if outcome is None:
+                    fresh.append(place)
+                else:
+                    results[place] = outcome
+            fresh.sort()
+            new = [task for place in fresh for task in requests[place].tasks]
+            if new:
+                accepted_at = accept.insert(connection, new)
+                results.update({place: _accepted(requests[place], accepted_at) for place in fresh})
+            for place in later:
+                results[place] = self._remember(connection, requests[place]) or Conflict("idempotency key vanished")
+        return [results[place] for place in range(len(requests))]
+
+    def _remember(self, connection: sa.Connection, request: _AcceptRequest) -> Accepted | Exception | None:
+        if request.idempotency is None:
+            raise ValueError("only requests with a key are remembered")
+        owner = request.tasks[0].owner_id
+        try:
+            replayed = accept.remember(
+                connection, request.idempotency, owner=owner, ids=[task.id for task in request.tasks]
+            )
+        except Conflict as error:
+            return error
+        return None if replayed is None else self._replay(connection, replayed)
+
+    def _replay(self, connection: sa.Connection, replayed: Replayed) -> Accepted:
+        return Accepted(queries.by_ids(connection, replayed.task_ids), replayed=True)
+
+    def _ring(self, tasks: Sequence[NewTask]) -> None:
+        for queue in {task.queue for task in tasks if task.run_at is None}:
+            self._bells.ring(queue)
+
+    # --- read ---------------------------------------------------------------------------------------------------
+
+    def read_row(self, public_id: PublicId) -> Task | None:
+        """The task from PostgreSQL."""
+        with database_errors("the task was not read"), self._direct.connect() as connection:
+            return queries.by_public_id(connection, public_id)
+
+    def status(self, public_id: str, *, owner: str | None = None, at_least: Stamp | None = None) -> Status:
+        """
+        The task's wire form as bytes, and where it was answered from.
+
+        Raises:
+            TaskNotFound: no such task, or not this owner's.
+            StoreUnavailable: the database had to be asked and did not answer.
+        """
+        status = self.statuses.read(PublicId(public_id), at_least=at_least) if is_public_id(public_id) else None
+        if status is None or (owner is not None and status.owner_id != owner):
+            raise _not_found(public_id)
+        return status
+
+    def get(self, public_id: str, *, owner: str | None = None) -> dict[str, Any]:
+        """The task as in the HTTP contract: `{"id", "type", "state", "result", ...}`, at most a second old."""
+        task: dict[str, Any] = orjson.loads(self.status(public_id, owner=owner).body)
+        return task
+
+    def wait(
+        self, public_id: str, *, owner: str | None = None, timeout: timedelta = timedelta(seconds=60)
+    ) -> dict[str, Any]:
+        """The task when it is final, or as it is when the time is up."""
+        deadline = time.monotonic() + timeout.total_seconds()
+        pause_s = 0.01
+        while True:
+            status = self.status(public_id, owner=owner)
+            left = deadline - time.monotonic()
+            if status.is_final or left <= 0:
+                task: dict[str, Any] = orjson.loads(status.body)
+                return task
+            time.sleep(min(pause_s, left))
+            pause_s = min(pause_s * 1.5, 0.5)
+
+    def list(
+        self,
+        *,
+        owner: str | None = None,
+        state: TaskState | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> TaskPage:
+        """A page of tasks, newest first, from the database."""
+        with database_errors("the tasks were not read"), self._direct.connect() as connection:
+            return queries.page(
+                connection, owner=owner, state=state, type=type, queue=queue, limit=limit, cursor=cursor
+            )
+
+    # --- change -------------------------------------------------------------------------------------------------
+
+    def cancel(self, public_id: str, *, owner: str | None = None) -> CancelReceipt:
+        """
+        Cancel a task: at once when nobody runs it, else by asking its worker.
+
+        Raises:
+            TaskNotFound: no such task, or not this owner's.
+            TaskIsFinal: it ended otherwise before.
+        """
+        if not is_public_id(public_id):
+            raise _not_found(public_id)
+        as_of_ms = self._copies.now_ms()
+        with database_errors("the task was not cancelled"), self._direct.connect() as connection:
+            done = store.cancel(connection, PublicId(public_id), owner=owner)
+            if done is None:
+                return self._cancel_final(connection, public_id, owner)
+            if done.worker_id is not None:
+                self._bells.cancel(done.worker_id, done.task.public_id)
+                return CancelReceipt(done.task, took_effect=False)
+            if self._copies.announce([done.task], as_of_ms):
+                store.settle(connection, [done.event])
+        return CancelReceipt(done.task, took_effect=True)
+
+    def _cancel_final(self, connection: sa.Connection, public_id: str, owner: str | None) -> CancelReceipt:
+        task = queries.by_public_id(connection, PublicId(public_id))
+        if task is None or (owner is not None and task.owner_id != owner):
+            raise _not_found(public_id)
+        if task.state is not TaskState.CANCELLED:
+            raise TaskIsFinal(f"task {public_id} is {task.state}; a final state cannot be left")
+        return CancelReceipt(task, took_effect=True)
+
+    def retry(self, public_id: str, *, owner: str | None = None) -> Task:
+        """
+        Run a failed, cancelled or timed-out task again, as a new task linked to it by `retry_of`.
+
+        Raises:
+            TaskNotFound: no such task, or not this owner's.
+            TaskNotRetryable: it is not final, or it completed.
+        """
+        if not is_public_id(public_id):
+            raise _not_found(public_id)
+        with database_errors("the task was not retried"), self._direct.connect() as connection:
+            found = queries.with_input(connection, PublicId(public_id), owner=owner)
+        if found is None:
+            raise _not_found(public_id)
+        old, input_json = found
+        if not old.state.is_final:
+            raise TaskNotRetryable(f"task {public_id} is {old.state}: it can be retried once it is final")
+        if old.state is TaskState.COMPLETED:
+            raise TaskNotRetryable(f"task {public_id} completed; enqueue a new task to run it again")
+        options = TaskOptions(
+            queue=old.queue,
+            priority=old.priority,
+            max_attempts=old.max_attempts,
+            metadata=orjson.loads(old.metadata_json),
+            retry_of=old.public_id,
+        )
+        task = build_raw(self._types.get(old.type), input_json, owner=old.owner_id, options=options)
+        return self.accept([task]).tasks[0]
+
+    def close(self) -> None:
+        self._accepts.close(ACCEPT_TIMEOUT_S)
+
+
+def check_idempotency_key(key: str) -> None:
+    """
+    Raises:
+        InvalidRequest: empty, over 255 characters, or not printable ASCII.
+    """
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY or not (key.isascii() and key.isprintable()):
+        raise InvalidRequest(
+            f"Idempotency-Key: 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters", field="Idempotency-Key"
+        )
+
+
+def _idempotency(key: str, tasks: Sequence[NewTask]) -> Idempotency:
+    check_idempotency_key(key)
+    body = [
+        [
+            t.type,
+            t.input_json,
+            t.queue,
+            t.priority,
+            t.run_at,
+            t.max_attempts,
+            t.deadline.total_seconds(),
+            t.metadata_json,
+        ]
+        for t in tasks
+    ]
+    return Idempotency.of(key, canonical_bytes(body))
+
+
+def canonical_bytes(body: object) -> bytes:
+    """Equal requests give equal bytes: keys sorted, no white space."""
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+
+
+def _key_of(request: _AcceptRequest) -> tuple[str, str]:
+    return (request.tasks[0].owner_id, request.idempotency.key) if request.idempotency else ("", "")
+
+
+def _accepted(request: _AcceptRequest, accepted_at: datetime) -> Accepted:
+    return Accepted([accept.as_accepted(task, accepted_at) for task in request.tasks])
+
+
+def _not_found(public_id: str) -> TaskNotFound:
+    return TaskNotFound(f"no task {public_id[:60]!r}")
+
+
+__all__ = ["Accepted", "CancelReceipt", "TaskClient", "TaskPage", "canonical", "check_idempotency_key"]

@@ -1,0 +1,261 @@
+"""
+The status of a task as a poller gets it: never backwards, never more than a second behind (law 4).
+
+Final rows never change, so any copy is right: memory (bounded) and Redis for two hours. Live rows are copied to Redis
+only, and each copy carries `as_of`: the Redis time read *before* the row was read or committed. A script lets the copy
+live until `as_of` + 1 s and refuses it later, so a slow writer or reader cannot store a stale one. Copies are ordered
+by `Stamp`; an older one never replaces a newer one. Redis lost: the row answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from threading import Lock
+from typing import Any
+
+import orjson
+import redis
+
+from core.connections import RedisAway, RedisLink, run_script
+from core.ids import KeyId, PublicId
+from core.tasks.model import Stamp, Task
+
+FINAL_LIFE_MS = 2 * 3600 * 1000  # the seed: 2 hours for completed tasks; absolute
+LIVE_LIFE_MS = 1000
+MEMORY_BYTES = 32 * 1024 * 1024
+MEMORY_ENTRY_BYTES = 256 * 1024  # larger answers stay in Redis: one of them must not push out a hundred others
+_SPLIT = b',"task":'
+
+
+class Source(StrEnum):
+    """Where a status read was answered from."""
+
+    MEMORY = "memory"
+    REDIS = "redis"
+    DATABASE = "database"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A task's wire form with what a reader must check before handing it out."""
+
+    public_id: PublicId
+    owner_id: KeyId
+    stamp: Stamp
+    is_final: bool
+    body: bytes
+    source: Source
+
+
+def status_of(task: Task, source: Source = Source.DATABASE) -> Status:
+    return Status(task.public_id, task.owner_id, task.stamp, task.state.is_final, task.to_json(), source)
+
+
+def encode(status: Status, as_of_ms: int) -> bytes:
+    """
+    The value in Redis: `{"version", "changed_us", "as_of_ms", "final", "owner", "task": {...}}`, in this order.
+
+    The head is found and parsed without touching the task, which may be megabytes.
+    """
+    head = b'{"version":%d,"changed_us":%d,"as_of_ms":%d,"final":%s,"owner":%s' % (
+        status.stamp.version,
+        status.stamp.changed_us,
+        as_of_ms,
+        b"true" if status.is_final else b"false",
+        orjson.dumps(status.owner_id),
+    )
+    return b"".join((head, _SPLIT, status.body, b"}"))
+
+
+def decode(public_id: PublicId, value: bytes | None) -> Status | None:
+    """None for a miss, and for anything that is not ours: junk under the key is a miss, not an error."""
+    if value is None:
+        return None
+    cut = value.find(_SPLIT, 0, 512)
+    if cut < 0 or not value.endswith(b"}"):
+        return None
+    try:
+        head = orjson.loads(value[:cut] + b"}")
+        stamp = Stamp(int(head["version"]), int(head["changed_us"]))
+        return Status(
+            public_id, head["owner"], stamp, head["final"] is True, value[cut + len(_SPLIT) : -1], Source.REDIS
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
+# KEYS: one per copy. ARGV: 1 = "wake" or "", then five per copy: version, changed_us, as_of_ms ("" for final), value.
+# Only the head of a present copy is read (GETRANGE): comparing must not copy megabytes.
+_PUT = """
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local stored = 0
+for i, key in ipairs(KEYS) do
+  local at = 2 + (i - 1) * 4
+  local version, changed = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  local final = ARGV[at + 2] == ''
+  local life = final and tonumber(ARGV[#ARGV - 1]) or (tonumber(ARGV[at + 2]) + tonumber(ARGV[#ARGV]) - now_ms)
+  local head = ''
+  if redis.call('TYPE', key).ok == 'string' then head = redis.call('GETRANGE', key, 0, 95) end
+  local old_version, old_changed = string.match(head, '^{"version":(%d+),"changed_us":(%d+),')
+  old_version, old_changed = tonumber(old_version or -1), tonumber(old_changed or -1)
+  local newer = version > old_version or (version == old_version and changed >= old_changed)
+  if newer and life > 0 then
+    redis.call('SET', key, ARGV[at + 3], 'PX', math.min(life, 7200000))
+    stored = stored + 1
+  elseif newer and old_version >= 0 and version > old_version then
+    redis.call('DEL', key)
+  end
+  if ARGV[1] == 'wake' then redis.call('PUBLISH', key, ARGV[at] .. '-' .. ARGV[at + 1]) end
+end
+return stored
+"""
+_PUT_SHA = hashlib.sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
+
+
+class StatusKeys:
+    """The one place where the Redis name of a task's status is made; its wake-up channel has the same name."""
+
+    def __init__(self, instance: str) -> None:
+        self._prefix = instance + "async:task:"
+
+    def of(self, public_id: PublicId) -> str:
+        return self._prefix + public_id
+
+    def public_id(self, key: str) -> PublicId:
+        return PublicId(key.removeprefix(self._prefix))
+
+
+def put_arguments(
+    keys: StatusKeys, statuses: Sequence[Status], as_of_ms: int | None, *, wake: bool
+) -> tuple[list[str], list[Any]] | None:
+    """Keys and arguments of the script; live copies without `as_of_ms` cannot be stored and are left out."""
+    kept = [s for s in statuses if s.is_final or as_of_ms is not None]
+    if not kept:
+        return None
+    arguments: list[Any] = ["wake" if wake else ""]
+    for status in kept:
+        as_of = "" if status.is_final else as_of_ms
+        value = encode(status, as_of_ms or 0)
+        arguments.extend((status.stamp.version, status.stamp.changed_us, as_of, value))
+    arguments.extend((FINAL_LIFE_MS, LIVE_LIFE_MS))
+    return [keys.of(s.public_id) for s in kept], arguments
+
+
+def redis_time_ms(client: redis.Redis) -> int:
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+class FinalStatuses:
+    """Final statuses in memory, least lately used first out; bounded by bytes. Thread-safe."""
+
+    def __init__(self, limit_bytes: int = MEMORY_BYTES) -> None:
+        self._limit = limit_bytes
+        self._size = 0
+        self._entries: OrderedDict[PublicId, Status] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, public_id: PublicId) -> Status | None:
+        with self._lock:
+            status = self._entries.get(public_id)
+            if status is not None:
+                self._entries.move_to_end(public_id)
+            return status
+
+    def put(self, status: Status) -> None:
+        if not status.is_final or len(status.body) > MEMORY_ENTRY_BYTES:
+            return
+        kept = Status(status.public_id, status.owner_id, status.stamp, status.is_final, status.body, Source.MEMORY)
+        with self._lock:
+            old = self._entries.pop(status.public_id, None)
+            self._size += _weight(kept) - (_weight(old) if old else 0)
+            self._entries[status.public_id] = kept
+            while self._size > self._limit:
+                _, dropped = self._entries.popitem(last=False)
+                self._size -= _weight(dropped)
+
+
+def _weight(status: Status) -> int:
+    return len(status.body) + 500  # the objects around the bytes
+
+
+class StatusCopies:
+    """The copies in Redis, for synchronous code: writers after a commit, and readers that fill."""
+
+    def __init__(self, link: RedisLink, keys: StatusKeys) -> None:
+        self._link = link
+        self._keys = keys
+
+    def now_ms(self) -> int | None:
+        """Redis time for `as_of`, to be read before the row is; None with Redis away."""
+        try:
+            with self._link.errors() as client:
+                return redis_time_ms(client)
+        except RedisAway:
+            return None
+
+    def get(self, public_id: PublicId) -> Status | None:
+        try:
+            with self._link.errors() as client:
+                try:
+                    value: Any = client.get(self._keys.of(public_id))
+                except redis.ResponseError:  # another type under our name: junk, the row answers
+                    return None
+        except RedisAway:
+            return None
+        return decode(public_id, value)
+
+    def put(self, statuses: Sequence[Status], as_of_ms: int | None, *, wake: bool = False) -> bool:
+        """Store what is newer than what is there; False when Redis was away and nobody was woken."""
+        prepared = put_arguments(self._keys, statuses, as_of_ms, wake=wake)
+        if prepared is None:
+            return not self._link.is_away
+        try:
+            with self._link.errors() as client:
+                run_script(client, _PUT, _PUT_SHA, *prepared)
+        except RedisAway:
+            return False
+        return True
+
+    def announce(self, tasks: Iterable[Task], as_of_ms: int | None) -> bool:
+        """After a commit: store the new statuses and wake the waiters."""
+        return self.put([status_of(task) for task in tasks], as_of_ms, wake=True)
+
+
+class StatusReader:
+    """Memory, then Redis, then the row. Synchronous; `web/status.py` is its twin on an event loop."""
+
+    def __init__(
+        self, copies: StatusCopies, read_row: Callable[[PublicId], Task | None], memory: FinalStatuses | None = None
+    ) -> None:
+        self._copies = copies
+        self._read_row = read_row
+        self.memory = memory or FinalStatuses()
+
+    def read(self, public_id: PublicId, *, at_least: Stamp | None = None) -> Status | None:
+        """
+        The newest status that can be had cheaply and is not older than `at_least`; None: no such task.
+
+        Raises:
+            StoreUnavailable: only the row could answer, and the database did not.
+        """
+        status = self.memory.get(public_id)
+        if status is not None:
+            return status
+        status = self._copies.get(public_id)
+        if status is not None and (at_least is None or status.stamp >= at_least):
+            self.memory.put(status)
+            return status
+        as_of_ms = self._copies.now_ms()
+        task = self._read_row(public_id)
+        if task is None:
+            return None
+        status = status_of(task)
+        self._copies.put([status], as_of_ms)
+        self.memory.put(status)
+        return status
