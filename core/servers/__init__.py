@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL and Valkey. Standard library only: the keeper runs without our environment."""
