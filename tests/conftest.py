@@ -1,0 +1,86 @@
+"""
+Real servers for every test: one PostgreSQL and one Valkey for the session, durable as in production.
+
+Each test gets a database of its own, a pair of emptied Redis databases and an instance name of its own.
+In CI a skipped test fails the run: a test that did not run has proved nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from core.app import App, open_app
+from core.embedded import Servers, open_servers
+from core.settings import Settings, load_settings
+from tests.support.databases import fresh_database, make_template
+
+# Databases 2-15 of the server, in pairs: cache and broker. 0 and 1 are those of the servers' own URLs.
+_redis_pairs = itertools.cycle(range(2, 16, 2))
+
+
+@pytest.fixture(scope="session")
+def server_settings(tmp_path_factory: pytest.TempPathFactory) -> Generator[Settings]:
+    """The session's servers, as `open_servers` gives them to any process."""
+    data_dir = tmp_path_factory.mktemp("servers") / "var"
+    with open_servers(load_settings({}, data_dir=data_dir)) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def servers(server_settings: Settings) -> Servers:
+    """URLs of the session's servers, with the template of all test databases in place."""
+    urls = (server_settings.database_url, server_settings.redis_url, server_settings.broker_url)
+    database_url, redis_url, broker_url = (url.get_secret_value() for url in urls if url is not None)
+    make_template(database_url)
+    return Servers(database_url, redis_url, broker_url)
+
+
+@pytest.fixture
+def database(servers: Servers) -> Generator[str]:
+    """The URL of a migrated database that nobody else uses."""
+    with fresh_database(servers.database_url) as url:
+        yield url
+
+
+@pytest.fixture
+def settings(servers: Servers, server_settings: Settings, database: str, tmp_path: Path) -> Settings:
+    """All URLs and secrets set: a migrated database, two emptied Redis databases, an instance name of its own."""
+    number = next(_redis_pairs)
+    cache_url, broker_url = (f"{servers.redis_url.rpartition('/')[0]}/{n}" for n in (number, number + 1))
+    for url in (cache_url, broker_url):
+        with redis.Redis.from_url(url) as connection:
+            connection.flushdb()
+    return server_settings.model_copy(
+        update={
+            "database_url": SecretStr(database),
+            "redis_url": SecretStr(cache_url),
+            "broker_url": SecretStr(broker_url),
+            "instance_name": f"t{secrets.token_hex(4)}:",
+            "data_dir": tmp_path / "var",
+        }
+    )
+
+
+@pytest.fixture
+def app(settings: Settings) -> Generator[App]:
+    """An application on the test's own database."""
+    with open_app(settings) as opened:
+        yield opened
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not os.environ.get("CI") or session.exitstatus != pytest.ExitCode.OK:
+        return
+    skipped = reporter.stats.get("skipped", [])
+    if skipped:
+        reporter.write_line(f"{len(skipped)} tests were skipped, and in CI each must run", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
