@@ -1,0 +1,75 @@
+"""`python -m bench tasks [--json] [--quick] [--only a,b]`: measure, print a table, say which targets are met."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+import psycopg
+import redis
+import sqlalchemy
+from rich.console import Console
+
+from bench.figures import Report
+from bench.load import LoadFailed
+from bench.processes import ChildFailed
+from bench.scenarios import SCENARIOS
+from bench.size import FULL, QUICK
+from bench.system import open_bench_servers
+from core.errors import HeadraceError
+
+# What may go wrong in one scenario without taking the others' figures away.
+FAILURES = (
+    ChildFailed,
+    LoadFailed,
+    HeadraceError,
+    RuntimeError,
+    OSError,
+    psycopg.Error,
+    redis.RedisError,
+    sqlalchemy.exc.SQLAlchemyError,
+)
+
+
+def main(arguments: list[str]) -> int:
+    names = [scenario.name for scenario in SCENARIOS]
+    parser = argparse.ArgumentParser(prog="bench", description="Measure Headrace beside its peers.")
+    parser.add_argument("suite", choices=["tasks"], help="what to measure")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    parser.add_argument("--quick", action="store_true", help="small numbers, one round: shows that it works")
+    parser.add_argument("--only", default=",".join(names), help=f"scenarios, comma separated: {', '.join(names)}")
+    given = parser.parse_args(arguments)
+    wanted = [word.strip() for word in given.only.split(",")]
+    unknown = sorted(set(wanted) - set(names))
+    if unknown:
+        parser.error(f"--only: no scenario {', '.join(unknown)}; there are {', '.join(names)}")
+    report = run(wanted, quick=given.quick)
+    report.show(Console(width=None if sys.stdout.isatty() else 140))
+    if given.json:
+        print(json.dumps(report.summary()))
+    return 0
+
+
+def run(wanted: list[str], *, quick: bool) -> Report:
+    """The scenarios in their order; one that fails leaves its targets unmet and a note."""
+    report = Report()
+    size = QUICK if quick else FULL
+    with open_bench_servers() as servers:
+        for scenario in SCENARIOS:
+            if scenario.name not in wanted:
+                continue
+            scenario.expect(report)
+            started = time.monotonic()
+            print(f"bench: {scenario.name} ...", file=sys.stderr, flush=True)
+            try:
+                scenario.run(servers, size, report)
+            except FAILURES as error:
+                report.notes.append(f"{scenario.name} failed: {type(error).__name__}: {error}")
+            print(f"bench: {scenario.name} took {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
