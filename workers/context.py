@@ -1,8 +1,8 @@
 """
 What a handler gets, and what it may raise or return besides its result.
 
-A handler is `def handle(input, ctx) -> JSON` or `async def handle(input, ctx) -> JSON`. It may run twice: say in its
-docstring why that is harmless.
+A handler is `def handle(input, ctx)` or `async def handle(input, ctx)` and returns a JSON value, `RawJson` or
+`poll_again(...)`. It may run twice: say in its docstring why that is harmless.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ class PermanentFailure(Exception):
 
 class HandlerStopped(BaseException):
     """Raised inside a handler by `ctx.check()` when it must end: cancelled, out of time, or the worker is stopping."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawJson:
+    """A result that is JSON text already; it is stored and shown unchanged, byte for byte."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
