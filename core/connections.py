@@ -66,6 +66,17 @@ def autocommit(engine: sa.Engine) -> sa.Engine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
+_TRANSIENT_CLASSES = ("08", "40", "53", "55", "57", "58")
+
+
+def is_transient(error: sa.exc.DBAPIError) -> bool:
+    """Whether the same statement may pass later: lost connection, deadlock, resources, shutdown; not bad data."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+    return str(state)[:2] in _TRANSIENT_CLASSES
+
+
 @contextmanager
 def database_errors(what: str) -> Iterator[None]:
     """Turn an outage into StoreUnavailable; `what` says what was not done, e.g. "the task was not read"."""

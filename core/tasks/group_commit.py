@@ -86,6 +86,10 @@ class GroupCommit(Generic[T, R]):
                 raise StoreUnavailable("the database did not answer in time; nothing was written") from None
             raise StoreUnavailable("the database did not answer in time; it is not known what was written") from None
 
+    def is_alive(self) -> bool:
+        """False when the thread died; it starts with the first item."""
+        return self._thread is None or self._thread.is_alive()
+
     def close(self, timeout_s: float) -> None:
         """Write what waits, then end; what is not written by then fails as unavailable."""
         with self._ready:

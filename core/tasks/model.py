@@ -227,3 +227,13 @@ class Outcome:
     progress_json: str | None = None
     undo_attempt: bool = False
     counts_as: str | None = None
+
+    @classmethod
+    def returned(cls, claimed: Claimed) -> Outcome:
+        """The claim never happened: its handler was not started. A parked task stays parked."""
+        parked = claimed.poll_state_json is not None
+        return cls(
+            state=TaskState.PROCESSING if parked else TaskState.PENDING,
+            poll_state_json=claimed.poll_state_json,
+            undo_attempt=not parked,
+        )

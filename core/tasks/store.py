@@ -24,11 +24,13 @@ from core.tasks.rows import TASK_COLUMNS, select_list, task_from
 _N = len(TASK_COLUMNS)
 
 # The order is that of the index tasks_claim, so the statement reads as many rows as it takes, however deep the queue.
+# The limit is written into the text: as a parameter PostgreSQL takes a generic plan to read a tenth of the table, and so
+# plans anew at each claim of a deep queue (measured: +0.5 ms on 1 ms).
 _CLAIM = f"""
 WITH picked AS MATERIALIZED (
     SELECT id FROM tasks
     WHERE ready AND {{solo}} AND queue = %(queue)s AND type = ANY(%(types)s)
-    ORDER BY {{order}} LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY {{order}} LIMIT {{limit}} FOR UPDATE SKIP LOCKED
 )
 UPDATE tasks t SET state = 'processing', version = t.version + 1, changed_at = clock_timestamp(), ready = false,
     worker_id = %(worker)s, token = %(token)s, attempt = t.attempt + (t.poll_state IS NULL)::int, error = NULL,
@@ -36,8 +38,13 @@ UPDATE tasks t SET state = 'processing', version = t.version + 1, changed_at = c
 FROM picked WHERE t.id = picked.id AND t.ready
 RETURNING {select_list("t")}, t.input, t.deadline_at, t.failures, t.rate_limits, t.crashes, t.poll_state, t.rank
 """  # noqa: S608 (only literals of ours are joined in)
-_CLAIM_SHARED = _CLAIM.format(solo="NOT solo", order="queue, priority DESC, rank, id")
-_CLAIM_SOLO = _CLAIM.format(solo="solo", order="queue, id")
+_CLAIM_SHARED = _CLAIM.format(solo="NOT solo", order="queue, priority DESC, rank, id", limit="{limit:d}")
+_CLAIM_SOLO = _CLAIM.format(solo="solo", order="queue, id", limit="{limit:d}")
+
+
+def new_token() -> int:
+    """63 random bits: never guessed, never drawn twice."""
+    return secrets.randbits(63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +56,27 @@ class Claim:
 
 
 def claim(
-    connection: sa.Connection, queue: str, types: Sequence[str], *, limit: int, worker: WorkerId, solo: bool = False
+    connection: sa.Connection,
+    queue: str,
+    types: Sequence[str],
+    *,
+    limit: int,
+    worker: WorkerId,
+    token: int | None = None,
+    solo: bool = False,
 ) -> Claim:
     """
     Take up to `limit` ready tasks of the queue: highest priority first, then fair rank, then age.
 
     Never waits for rows that another claim holds; of two callers one gets a task.
+
+    Args:
+        token: the fence, of `new_token`; given by a caller that must recognise its claim when the answer is lost.
     """
-    token = secrets.randbits(63)
+    token = new_token() if token is None else token
     rows = connection.exec_driver_sql(
-        _CLAIM_SOLO if solo else _CLAIM_SHARED,
-        {"queue": queue, "types": list(types), "limit": limit, "worker": str(worker), "token": token},
+        (_CLAIM_SOLO if solo else _CLAIM_SHARED).format(limit=limit),
+        {"queue": queue, "types": list(types), "worker": str(worker), "token": token},
     ).all()
     taken = sorted(rows, key=lambda row: (-row[5], row[_N + 6], row[0]))
     tasks = [
@@ -77,6 +94,19 @@ def claim(
         for row in taken
     ]
     return Claim(tasks, max((row[_N + 6] for row in taken), default=0))
+
+
+_DISOWN = """
+UPDATE tasks SET state = CASE WHEN poll_state IS NULL THEN 'pending' ELSE 'processing' END, version = version + 1,
+    changed_at = clock_timestamp(), ready = true, worker_id = NULL, attempt = attempt - (poll_state IS NULL)::int
+WHERE worker_id = %(worker)s AND token = ANY(%(tokens)s::bigint[])
+RETURNING queue
+"""
+
+
+def disown(connection: sa.Connection, worker: WorkerId, tokens: Sequence[int]) -> int:
+    """Return the tasks of claims whose answers were lost: this process holds them, and no thread knows it."""
+    return len(connection.exec_driver_sql(_DISOWN, {"worker": str(worker), "tokens": list(tokens)}).all())
 
 
 @dataclass(frozen=True, slots=True)

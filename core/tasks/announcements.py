@@ -1,0 +1,104 @@
+"""
+Telling the world what was committed: new statuses to Redis, waiters woken, outbox rows settled.
+
+One thread, behind the writers, so that no commit waits for Redis. What gathers while it talks is sent together, the
+newest version of a task only. Losing an announcement costs latency: a live copy ends within a second, waiters re-read,
+and the sweeper announces what is left in the outbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from core.ids import PublicId
+from core.tasks.model import Task
+from core.tasks.status import StatusCopies
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 10_000  # tasks; beyond it announcements are dropped, which only costs latency
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """
+    Tasks of one commit.
+
+    Args:
+        as_of_ms: Redis time from before the commit; None when Redis was away then.
+        event: the commit's outbox row, settled once announced; None when it has none.
+    """
+
+    tasks: Iterable[Task]
+    as_of_ms: int | None
+    event: UUID | None = None
+
+
+class Announcer:
+    """Takes news from any thread; `settled()` hands back the outbox rows that can go."""
+
+    def __init__(self, copies: StatusCopies) -> None:
+        self._copies = copies
+        self._waiting: deque[News] = deque()
+        self._settled: deque[UUID] = deque()
+        self._changed = threading.Condition()
+        self._busy = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="announcements", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def announce(self, news: News) -> None:
+        with self._changed:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(news)
+                if len(self._waiting) == 1:
+                    self._changed.notify()
+
+    def settled(self) -> list[UUID]:
+        """Outbox rows announced since the last call; the next transaction of a writer deletes them."""
+        events: list[UUID] = []
+        while self._settled:
+            events.append(self._settled.popleft())
+        return events
+
+    def close(self, timeout_s: float) -> None:
+        """Announce what waits, then end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                batch = list(self._waiting)
+                self._waiting.clear()
+            self._tell(batch)
+
+    def _tell(self, batch: list[News]) -> None:
+        # A copy may claim no later time than the oldest of the batch could.
+        times = [news.as_of_ms for news in batch]
+        as_of_ms = None if None in times else min(time for time in times if time is not None)
+        newest: dict[PublicId, Task] = {}
+        for news in batch:
+            for task in news.tasks:
+                known = newest.get(task.public_id)
+                if known is None or known.version < task.version:
+                    newest[task.public_id] = task
+        if self._copies.announce(newest.values(), as_of_ms):
+            self._settled.extend(news.event for news in batch if news.event is not None)
