@@ -29,7 +29,7 @@ _bound: ContextVar[Mapping[str, object]] = ContextVar("headrace_log_fields", def
 
 # Attributes of a bare record: everything else on one came from `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-_CHATTY = ("alembic", "apscheduler", "httpcore", "httpx", "openai", "asyncio")
+_CHATTY = ("alembic", "apscheduler", "httpcore", "httpcore2", "httpx", "httpx2", "openai", "asyncio")
 _LONGEST = 20_000  # characters of one value; a longer one is cut
 
 _SECRETS = (
