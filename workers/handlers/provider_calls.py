@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from core.providers.errors import ProviderFailure
@@ -10,7 +10,7 @@ from workers.context import PermanentFailure, RetryableFailure
 
 
 @contextmanager
-def provider_failures() -> Iterator[None]:
+def provider_failures() -> Generator[None]:
     """Turn a ProviderFailure inside the block into RetryableFailure or PermanentFailure."""
     try:
         yield

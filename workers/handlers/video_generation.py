@@ -25,7 +25,10 @@ FIRST_DELAY_S = 2.0
 LONGEST_DELAY_S = 15.0
 GROWTH = 1.5
 LOOK_TIMEOUT = timedelta(seconds=30)  # a look is a small GET; the render is not waited for in it
+SHORTEST_ASKED_WAIT = timedelta(milliseconds=100)  # 0 would make a busy loop over the row
+LONGEST_ASKED_WAIT = timedelta(minutes=5)  # a provider that asks for more is looked at by then all the same
 MOST_FAILED_LOOKS = 20  # in a row: about five minutes at the longest delay, then the task's retries decide
+NOTHING_TOLD: Mapping[str, object] = {}
 
 
 async def handle(input: VideoGeneration, ctx: HandlerContext) -> RawJson | PollAgain:
@@ -57,7 +60,7 @@ async def _look(input: VideoGeneration, ctx: HandlerContext, state: Mapping[str,
         failed_looks = int(_number(state.get("failed_looks"), 0)) + 1
         if not failure.retryable or failed_looks > MOST_FAILED_LOOKS:
             raise handler_failure(failure) from None
-        wait = max(failure.retry_after or timedelta(), timedelta(seconds=later_s))
+        wait = max(min(failure.retry_after or timedelta(), LONGEST_ASKED_WAIT), timedelta(seconds=later_s))
         return poll_again(wait, {"video_id": video_id, "delay_s": later_s, "failed_looks": failed_looks})
     return _next(input, ctx, answer, video_id=video_id, delay_s=later_s)
 
@@ -72,14 +75,19 @@ def _next(
         raise _failure(input, answer)
     percent = answer.body.get("progress")
     ctx.progress(float(percent) if isinstance(percent, int | float) else None, word(status))
-    wait = timedelta(seconds=delay_s) if answer.poll_after is None else answer.poll_after
-    return poll_again(wait, {"video_id": video_id, "delay_s": delay_s})
+    return poll_again(_pause(answer.poll_after, delay_s), {"video_id": video_id, "delay_s": delay_s})
+
+
+def _pause(asked: timedelta | None, delay_s: float) -> timedelta:
+    if asked is None:
+        return timedelta(seconds=delay_s)
+    return min(max(asked, SHORTEST_ASKED_WAIT), LONGEST_ASKED_WAIT)
 
 
 def _failure(input: VideoGeneration, answer: Answer) -> PermanentFailure:
     """The provider's verdict on the video: its code, and its message without the prompt."""
     error = answer.body.get("error")
-    told = cast("Mapping[str, object]", error) if isinstance(error, Mapping) else {}
+    told = cast("Mapping[str, object] | None", error if isinstance(error, Mapping) else None) or NOTHING_TOLD
     message = told.get("message")
     text = filter_for(input.body(), secrets=())(message) if isinstance(message, str) else ""
     return PermanentFailure(
