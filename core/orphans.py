@@ -99,12 +99,12 @@ class TiedProcess:
 
     def _forget(self) -> None:
         # The watcher must not outlive the child: its number may be given to another process.
-        if self._watcher is not None:
-            self._watcher.kill()
-            self._watcher.wait()
-            if self._watcher.stdin is not None:
-                self._watcher.stdin.close()
-            self._watcher = None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.kill()
+            watcher.wait()
+            if watcher.stdin is not None:
+                watcher.stdin.close()
 
 
 def become_unprivileged() -> None:
