@@ -214,17 +214,19 @@ class Provider:
         client = self._clients.get(loop)
         if client is not None:
             return client
-        base_url = _checked(self._base_url)
-        built = await asyncio.to_thread(self._build, base_url)
-        with self._lock:
-            for gone in [other for other in self._clients if other.is_closed()]:
-                del self._clients[gone]  # its connections went with it
-            return self._clients.setdefault(loop, built)
+        return await asyncio.to_thread(self._client_of, loop, _checked(self._base_url))
 
-    def _build(self, base_url: str) -> AsyncOpenAI:
+    def _client_of(self, loop: AbstractEventLoop, base_url: str) -> AsyncOpenAI:
         from core.providers.openai_client import build_client  # noqa: PLC0415 (lazily: 30 MB)
 
-        return build_client(base_url=base_url, api_key=self._api_key, connections=self._connections)
+        with self._lock:  # the first calls come together; one of them builds
+            client = self._clients.get(loop)
+            if client is None:
+                for gone in [other for other in self._clients if other.is_closed()]:
+                    del self._clients[gone]  # its connections went with it
+                client = build_client(base_url=base_url, api_key=self._api_key, connections=self._connections)
+                self._clients[loop] = client
+            return client
 
     def _too_large(self) -> ProviderFailure:
         return ProviderFailure(
