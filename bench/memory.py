@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import urllib.request
 
-from core.testing import FakeProvider
-
 from bench.figures import Report
 from bench.processes import memory_mb
 from bench.size import Size
 from bench.system import PAYLOAD, Servers, connect, number, ready_worker, web
 from core.settings import Settings
+from core.testing import FakeProvider
 from headrace import open_app
 
 TASKS = 1_000
