@@ -6,6 +6,7 @@ Pure values; nothing here does I/O. The row itself is documented in `core/schema
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -131,7 +132,12 @@ class Task:
 
     @property
     def result(self) -> Any:  # the handler's JSON, whatever its shape
-        return None if self.result_json is None else orjson.loads(self.result_json)
+        if self.result_json is None:
+            return None
+        try:
+            return orjson.loads(self.result_json)
+        except orjson.JSONDecodeError:  # lone surrogates in a provider's text: JSON all the same, but not to orjson
+            return json.loads(self.result_json)
 
     @property
     def error(self) -> TaskError | None:
