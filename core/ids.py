@@ -18,7 +18,7 @@ PublicId = NewType("PublicId", str)
 KeyId = NewType("KeyId", str)
 WorkerId = NewType("WorkerId", UUID)
 
-_PUBLIC_ID = re.compile(r"^task_[0-9a-f]{32}$")
+_PUBLIC_ID = re.compile(r"task_[0-9a-f]{32}")
 
 
 def new_task_id() -> TaskId:
@@ -32,7 +32,7 @@ def new_public_id() -> PublicId:
 
 
 def is_public_id(text: str) -> bool:
-    return _PUBLIC_ID.match(text) is not None
+    return _PUBLIC_ID.fullmatch(text) is not None
 
 
 def new_worker_id() -> WorkerId:
