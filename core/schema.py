@@ -8,6 +8,7 @@ Every time in a row is the database's clock. JSON is kept as text, so that it co
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -166,13 +167,19 @@ def check_revision(connection: sa.Connection) -> None:
     Raises:
         Misconfigured: the database is not at the revision this code needs.
     """
-    head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    head = _head()
     current = MigrationContext.configure(connection).get_current_revision()
     if current != head:
         raise Misconfigured(
             f"the database is at revision {current or 'none'}, this code needs {head}: "
             "run `python -m core.schema upgrade`"
         )
+
+
+@cache
+def _head() -> str | None:
+    """Read once: the migrations do not change under a running process, and readiness asks every second."""
+    return ScriptDirectory.from_config(alembic_config("")).get_current_head()
 
 
 def main(arguments: list[str]) -> int:
