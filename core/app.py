@@ -8,16 +8,17 @@ starts them for its own duration.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from core.access.virtual_keys import VirtualKeys
-from core.connections import RedisLink, autocommit, connect_database, database_errors
+from core.access.virtual_keys import VirtualKeys, changes_channel
+from core.connections import RedisAway, RedisLink, autocommit, connect_database, database_errors
 from core.embedded import open_servers
 from core.errors import Misconfigured
+from core.ids import KeyId
 from core.schema import check_revision, upgrade
 from core.settings import Settings, default_broker_url, load_settings, sqlalchemy_url
 from core.task_types.spec import TaskTypes, load_task_types
@@ -89,7 +90,14 @@ def build_app(settings: Settings) -> App:
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
     copies = StatusCopies(cache, status_keys)
-    keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"))
+    channel = changes_channel(settings.instance_name)
+
+    def announce_key(key_id: KeyId) -> None:
+        # An outage loses it: the doors find out by themselves within five seconds.
+        with suppress(RedisAway), cache.errors() as client:
+            client.publish(channel, key_id)
+
+    keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"), announce=announce_key)
 
     def read_queues() -> list[queues.Queue]:
         with database_errors("the queues were not read"), direct.connect() as connection:

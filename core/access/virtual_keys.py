@@ -63,12 +63,33 @@ def _checksum(text: str) -> str:
     return digits
 
 
-class VirtualKeys:
-    """The table of keys. Cold path: the door remembers what it learned here for a few seconds."""
+def changes_channel(instance: str) -> str:
+    """The Redis channel on which the public ids of changed keys are told; doors forget what they knew of them."""
+    return instance + "keys"
 
-    def __init__(self, connect: Callable[[], AbstractContextManager[sa.Connection]], pepper: str) -> None:
+
+def _tell_nobody(_: KeyId) -> None:
+    return
+
+
+class VirtualKeys:
+    """
+    The table of keys. Cold path: the door remembers what it learned here for a few seconds.
+
+    Args:
+        announce: called after a key was disabled. It may fail to reach anybody; the doors' memory is short.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractContextManager[sa.Connection]],
+        pepper: str,
+        *,
+        announce: Callable[[KeyId], None] = _tell_nobody,
+    ) -> None:
         self._connect = connect
         self._pepper = pepper.encode()
+        self._announce = announce
 
     def create(self, name: str) -> NewVirtualKey:
         """
@@ -141,6 +162,7 @@ class VirtualKeys:
             row = connection.execute(statement).first()
         if row is None:
             raise KeyNotFound(f"no key {key_id}; `headrace keys list` shows them")
+        self._announce(KeyId(row[0]))
         return VirtualKey(KeyId(row[0]), *row[1:])
 
     def _hash(self, clear_key: str) -> bytes:
