@@ -1,0 +1,1 @@
+"""An example of one's own task types; see docs/task-types.md."""
