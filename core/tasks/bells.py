@@ -33,13 +33,12 @@ return 0
 """
 _RING_SHA = hashlib.sha1(_RING.encode(), usedforsecurity=False).hexdigest()
 
-# KEYS: mark, list of ids, hash of bodies. Taking a bell is popping it, body and all: there is nothing to acknowledge.
+# KEYS: mark, list of ids, hash of bodies. Taking is removing, body and all: there is nothing to acknowledge. All of
+# them: bells carry no data, and while every worker is busy each ended mark lets one more gather.
 _TAKE = """
-local id = redis.call('LPOP', KEYS[2])
-if not id then return false end
-redis.call('HDEL', KEYS[3], id)
-redis.call('DEL', KEYS[1])
-return id
+local taken = redis.call('DEL', KEYS[2])
+if taken == 1 then redis.call('DEL', KEYS[1], KEYS[3]) end
+return taken
 """
 _TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
 
@@ -81,13 +80,23 @@ class RedisBells:
 
     def take(self, queue: str) -> bool:
         """
-        Take a bell if there is one.
+        Take the queue's bells; False when there are none.
 
         Raises:
             RedisAway: could not find out.
         """
         with self.link.errors() as client:
             return bool(run_script(client, _TAKE, _TAKE_SHA, self.keys.of(queue), []))
+
+    def waits(self, queue: str) -> bool:
+        """
+        Whether there is a bell; it is left there.
+
+        Raises:
+            RedisAway: could not find out.
+        """
+        with self.link.errors() as client:
+            return bool(client.exists(self.keys.of(queue)[1]))
 
     def cancel(self, worker_id: object, public_id: PublicId) -> None:
         """Tell a worker to look at a cancellation now; it finds out at its next heartbeat anyway."""

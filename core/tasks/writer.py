@@ -36,7 +36,9 @@ LOST_CLAIM_S = 60.0  # how long a statement whose connection broke could still c
 
 
 @dataclass(frozen=True, slots=True)
-class _Want:
+class Want:
+    """One thread's wish for tasks."""
+
     queue: str
     limit: int
 
@@ -64,7 +66,7 @@ class TaskWriter:
         self._worker_id = worker_id
         self._types = list(types)
         self._solo = solo
-        self._claims: GroupCommit[_Want, list[Claimed]] = GroupCommit(self._commit_claims, name="claims")
+        self._claims: GroupCommit[Want, list[Claimed]] = GroupCommit(self.commit_claims, name="claims")
         self._announcer = Announcer(copies)
         self._finishes = Finishes(self._engine, self._announcer, now_ms=copies.now_ms)
         self._progress: dict[TaskId, Progress] = {}
@@ -94,7 +96,7 @@ class TaskWriter:
         Raises:
             StoreUnavailable: no answer in time; what was claimed meanwhile is returned by the writer.
         """
-        future = self._claims.submit(_Want(queue, limit))
+        future = self._claims.submit(Want(queue, limit))
         try:
             return future.result(timeout_s)
         except TimeoutError:
@@ -130,7 +132,8 @@ class TaskWriter:
             self._ticker.join(1.0)
         return flushed
 
-    def _commit_claims(self, wants: list[_Want]) -> Sequence[list[Claimed] | Exception]:
+    def commit_claims(self, wants: Sequence[Want]) -> Sequence[list[Claimed] | Exception]:
+        """Claim for several threads at once; a share for each, in order."""
         limits: dict[str, int] = defaultdict(int)
         for want in wants:
             limits[want.queue] += want.limit
@@ -219,7 +222,7 @@ def _failed(future: Future[list[Claimed]]) -> bool:
     return future.cancelled() or future.exception() is not None
 
 
-def _share_out(wants: Sequence[_Want], found: dict[str, list[Claimed]]) -> list[list[Claimed]]:
+def _share_out(wants: Sequence[Want], found: dict[str, list[Claimed]]) -> list[list[Claimed]]:
     """Round about, best first: of three tasks for three threads each gets one, whatever the first could take."""
     shares: list[list[Claimed]] = [[] for _ in wants]
     left = {queue: iter(tasks) for queue, tasks in found.items()}

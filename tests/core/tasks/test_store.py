@@ -9,13 +9,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from core.app import App
 from core.connections import autocommit
 from core.ids import KeyId, PublicId, WorkerId
-from core.tasks import accept, leases, queries, store
+from core.schema import metadata
+from core.tasks import accept, leases, queries, queues, store
 from core.tasks.model import Claimed, Outcome, Task, TaskError, TaskState
 from core.tasks.store import Finish
+from core.tasks.sweeper import Sweeper
 from tests.core.tasks.conftest import TYPES, live_worker, new_task
 
 Accepted = Callable[..., PublicId]
@@ -65,8 +69,6 @@ def test_an_owner_who_was_idle_gathers_no_credit(app: App, connection: sa.Connec
     accept.insert(connection, [new_task(busy) for _ in range(100)])
     taken = store.claim(connection, "default", TYPES, limit=100, worker=worker)
     with_time = [("default", taken.highest_rank)]
-    from core.tasks import queues
-
     queues.advance(connection, with_time)
 
     accept.insert(connection, [new_task(idle) for _ in range(50)])
@@ -142,8 +144,6 @@ def test_a_worker_that_was_buried_cannot_finish(connection: sa.Connection, accep
     public_id = accepted()
     first, second = live_worker(connection), live_worker(connection)
     (old,) = claim_all(connection, first)
-    from core.tasks.sweeper import Sweeper
-
     Sweeper(app.engine, app.copies, app.bells, lease_s=30).bury_now(first)
     (new,) = claim_all(connection, second)
     store.finish(connection, [Finish(new, replace(DONE, result_json='"new"'))])
@@ -222,8 +222,6 @@ def test_a_parked_task_is_processing_held_by_nobody_and_keeps_its_attempt(
     store.finish(connection, [Finish(claimed, parked)])
     assert row(connection, public_id).state is TaskState.PROCESSING
     assert connection.exec_driver_sql("SELECT worker_id FROM tasks").scalar_one() is None
-    from core.tasks.sweeper import Sweeper
-
     report = Sweeper(app.engine, app.copies, app.bells, lease_s=30).sweep()
 
     assert report.woken == 1
@@ -283,7 +281,9 @@ def test_progress_is_fenced_and_raises_the_version(
     (claimed,) = claim_all(connection, worker)
     progress = store.Progress(claimed.task.id, claimed.token, '{"percent": 40.0, "message": "encoding"}')
 
-    store.report_progress(connection, [progress, replace(progress, token=claimed.token ^ 1, progress_json='{"percent": 1.0}')])
+    store.report_progress(
+        connection, [progress, replace(progress, token=claimed.token ^ 1, progress_json='{"percent": 1.0}')]
+    )
 
     task = row(connection, public_id)
     assert task.progress_json == '{"percent": 40.0, "message": "encoding"}'
@@ -318,12 +318,9 @@ def test_a_claim_whose_answer_was_lost_is_returned_with_its_attempt_undone(
 
 
 def test_the_tables_are_those_that_the_code_describes(connection: sa.Connection) -> None:
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    from core.schema import metadata
-
     context = MigrationContext.configure(connection, opts={"compare_type": True})
-    differences = [d for d in compare_metadata(context, metadata) if "pg_stat" not in repr(d) and "modify_comment" not in repr(d)]
+    differences = [
+        d for d in compare_metadata(context, metadata) if "pg_stat" not in repr(d) and "modify_comment" not in repr(d)
+    ]
 
     assert differences == []
