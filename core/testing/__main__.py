@@ -1,5 +1,5 @@
 """
-`python -m core.testing media [--port N] [--forward http://host:port]`: images and videos for the demo.
+`python -m core.testing media [--port N] [--forward URL]`: images and videos for the demo.
 
 Prints its URL as the first line. Every other path is handed on to the forward address, so that one provider URL serves
 a chat server and this one. Ends with the process that started it.
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     media = commands.add_parser("media", help="serve images and videos in the shape of the OpenAI API")
     media.add_argument("--port", type=int, default=0, help="0: a free one")
-    media.add_argument("--forward", default=None, metavar="URL", help="origin that gets every other path")
+    media.add_argument("--forward", default=None, metavar="URL", help="origin or base URL that gets every other path")
     media.add_argument("--video-seconds", type=float, default=4.0, help="how long a video takes")
     options = parser.parse_args(arguments)
 

@@ -26,7 +26,7 @@ class FakeProvider:
 
     Args:
         latency_s: every answer takes this long.
-        forward_to: origin (`http://host:port`) of a server that gets every path named neither `images` nor `videos`.
+        forward_to: origin or base URL (`http://host:port`, `https://host/v1`) of a server that gets every path named neither `images` nor `videos`.
         record: keep the calls (the last 10,000).
     """
 

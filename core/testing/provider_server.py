@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, ClassVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from core.testing import answers
 from core.testing.calls import Call, Fault
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from core.testing.fake_provider import FakeProvider
 
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
+FORWARD_TIMEOUT_S = 600.0  # the default deadline of a task; the caller's own is what ends a call sooner
 
 
 class _ClientGone(Exception):
@@ -131,16 +132,17 @@ class _Connection(BaseHTTPRequestHandler):
             return "cut"
         return "answered"
 
-    def _forward(self, call: Call, origin: str) -> str:
-        target = urlsplit(origin)
-        connection = http.client.HTTPConnection(target.hostname or "127.0.0.1", target.port, timeout=60)
+    def _forward(self, call: Call, base_url: str) -> str:
+        target = urlsplit(base_url)
+        connection = _connection_to(target)
         try:
             kept = {n: v for n, v in call.headers.items() if n not in ("host", "connection", "content-length")}
-            connection.request(call.method, self.path, body=call.body or None, headers=kept)
+            path = target.path.rstrip("/") + self.path.removeprefix("/v1")
+            connection.request(call.method, path, body=call.body or None, headers=kept)
             response = connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException) as error:
-            body = json.dumps(answers.error(f"{origin} cannot be reached: {type(error).__name__}")).encode()
+            body = json.dumps(answers.error(f"{target.hostname} cannot be reached: {type(error).__name__}")).encode()
             return self._send(call, 502, {"Content-Type": "application/json"}, body, Fault())
         finally:
             connection.close()
@@ -157,3 +159,8 @@ class _Connection(BaseHTTPRequestHandler):
             readable, _, _ = select.select([self.connection], [], [], min(left, 0.1))
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
                 raise _ClientGone
+
+
+def _connection_to(target: SplitResult) -> http.client.HTTPConnection:
+    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    return kind(target.hostname or "127.0.0.1", target.port, timeout=FORWARD_TIMEOUT_S)

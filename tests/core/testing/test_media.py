@@ -40,7 +40,7 @@ def media(*arguments: str) -> Generator[str]:
 
 
 def test_images_and_videos_are_served_and_the_rest_is_handed_on() -> None:
-    with FakeProvider() as chat_server, media("--forward", chat_server.origin, "--video-seconds", "0.2") as url:
+    with FakeProvider() as chat_server, media("--forward", chat_server.url, "--video-seconds", "0.2") as url:
 
         async def body() -> tuple[bytes, str]:
             provider = Provider(url, "sk-of-a-test")
@@ -68,8 +68,8 @@ def test_images_and_videos_are_served_and_the_rest_is_handed_on() -> None:
 
 def test_absent_forward_address_is_a_retryable_failure() -> None:
     with FakeProvider() as gone:
-        origin = gone.origin
-    with media("--forward", origin) as url, pytest.raises(ProviderFailure) as caught:
+        base_url = gone.url
+    with media("--forward", base_url) as url, pytest.raises(ProviderFailure) as caught:
         asyncio.run(Provider(url, None).chat_completion({"model": "m", "messages": []}, timeout=TEN_SECONDS))
 
     assert caught.value.code == "provider_unavailable"
