@@ -26,7 +26,7 @@ class FakeProvider:
 
     Args:
         latency_s: every answer takes this long.
-        forward_to: origin or base URL (`http://host:port`, `https://host/v1`) of a server that gets every path named neither `images` nor `videos`.
+        forward_to: base URL of a provider (`https://host/v1`) that gets every path but `images` and `videos`.
         record: keep the calls (the last 10,000).
     """
 
@@ -38,7 +38,7 @@ class FakeProvider:
         video_polls: int = 2,
         video_seconds: float | None = None,
         poll_after_ms: int | None = None,
-        forward_to: str | None = None,
+        forward_to: base URL of a provider (`https://host/v1`) that gets every path but `images` and `videos`.
         record: bool = True,
     ) -> None:
         self.latency_s = latency_s

@@ -6,6 +6,7 @@ import http.client
 import json
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -47,6 +48,11 @@ class ProviderServer(ThreadingHTTPServer):
             for connection in self._open:
                 with suppress(OSError):  # closed by its own thread a moment ago: that is what was wanted
                     connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up between two requests is no news; anything else is shown as usual."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(cast("socket.socket", request), client_address)
 
 
 class _Connection(BaseHTTPRequestHandler):
@@ -153,11 +159,12 @@ class _Connection(BaseHTTPRequestHandler):
     def _wait(self, seconds: float) -> None:
         """Wait, but not for a client that has gone, nor longer than the server lives."""
         deadline = time.monotonic() + seconds
+        watched = select.poll()  # and not select(), which takes no descriptor above 1,023
+        watched.register(self.connection, select.POLLIN)
         while (left := deadline - time.monotonic()) > 0:
             if self.provider.closing.is_set():
                 raise _ClientGone
-            readable, _, _ = select.select([self.connection], [], [], min(left, 0.1))
-            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+            if watched.poll(min(left, 0.1) * 1000) and not self.connection.recv(1, socket.MSG_PEEK):
                 raise _ClientGone
 
 
