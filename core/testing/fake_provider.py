@@ -38,7 +38,7 @@ class FakeProvider:
         video_polls: int = 2,
         video_seconds: float | None = None,
         poll_after_ms: int | None = None,
-        forward_to: base URL of a provider (`https://host/v1`) that gets every path but `images` and `videos`.
+        forward_to: str | None = None,
         record: bool = True,
     ) -> None:
         self.latency_s = latency_s
