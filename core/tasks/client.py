@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -19,22 +20,18 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from core.access.virtual_keys import VirtualKeys
-from core.connections import OUTAGES, autocommit, database_errors
-from core.errors import Conflict, InvalidRequest, StoreUnavailable, TaskIsFinal, TaskNotFound, TaskNotRetryable
+from core.connections import autocommit, database_errors
+from core.errors import InvalidRequest, TaskIsFinal, TaskNotFound, TaskNotRetryable
 from core.ids import KeyId, PublicId, is_public_id
 from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks import accept, queries, store
-from core.tasks.accept import Idempotency, Replayed
-from core.tasks.group_commit import GroupCommit
+from core.tasks.accept import Idempotency
+from core.tasks.acceptance import BULK, Acceptance, Accepted, idempotency_of
 from core.tasks.model import NewTask, Stamp, Task, TaskState
 from core.tasks.queries import TaskPage
 from core.tasks.queues import KnownQueues
 from core.tasks.status import Status, StatusCopies, StatusReader
-from core.tasks.validation import DEFAULT_OPTIONS, TaskOptions, build, build_raw, canonical
-
-ACCEPT_TIMEOUT_S = 1.5  # with connecting and answering inside the API's two seconds
-BULK = 1000  # tasks in one statement: larger ones gain nothing and hold locks longer
-MAX_IDEMPOTENCY_KEY = 255
+from core.tasks.validation import DEFAULT_OPTIONS, TaskOptions, build, build_raw
 
 
 class Bells(Protocol):
@@ -46,25 +43,11 @@ class Bells(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """`replayed`: the idempotency key was seen before, and these are the tasks as they are now."""
-
-    tasks: list[Task]
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class CancelReceipt:
     """`took_effect` False: a worker runs it and was asked to stop; a finish already on its way still wins."""
 
     task: Task
     took_effect: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _AcceptRequest:
-    tasks: Sequence[NewTask]
-    idempotency: Idempotency | None
 
 
 class TaskClient:
@@ -89,9 +72,7 @@ class TaskClient:
         self._bells = bells
         self._owners: set[str] = set()
         self.statuses = StatusReader(copies, self.read_row)
-        self._accepts: GroupCommit[_AcceptRequest, Accepted] = GroupCommit(
-            self._commit_accepts, name="accepts", weigh=lambda request: len(request.tasks), max_batch=BULK
-        )
+        self._acceptance = Acceptance(engine, self._ring)
 
     # --- accept -------------------------------------------------------------------------------------------------
 
@@ -131,7 +112,7 @@ class TaskClient:
             metadata=metadata,
         )
         task = self._build(input, owner, options)
-        idempotency = None if idempotency_key is None else _idempotency(idempotency_key, [task])
+        idempotency = None if idempotency_key is None else idempotency_of(idempotency_key, [task])
         if session is not None:
             return self._accept_in(session, task, idempotency)
         return self.accept([task], idempotency).tasks[0]
@@ -151,11 +132,11 @@ class TaskClient:
 
     def accept(self, tasks: Sequence[NewTask], idempotency: Idempotency | None = None) -> Accepted:
         """Accept validated tasks, all or none, together with what other threads accept now."""
-        return self._accepts.write(_AcceptRequest(tasks, idempotency), timeout_s=ACCEPT_TIMEOUT_S)
+        return self._acceptance.write(tasks, idempotency)
 
-    def submit(self, tasks: Sequence[NewTask], idempotency: Idempotency | None = None) -> Any:
-        """As `accept`, for an event loop: a `concurrent.futures.Future` of `Accepted`."""
-        return self._accepts.submit(_AcceptRequest(tasks, idempotency))
+    def submit(self, tasks: Sequence[NewTask], idempotency: Idempotency | None = None) -> Future[Accepted]:
+        """As `accept`, for an event loop."""
+        return self._acceptance.submit(tasks, idempotency)
 
     def check_queue(self, name: str) -> None:
         """
@@ -187,65 +168,6 @@ class TaskClient:
         accepted_at = accept.insert(connection, [task])
         event.listen(session, "after_commit", lambda _session: self._ring([task]), once=True)
         return accept.as_accepted(task, accepted_at)
-
-    def _commit_accepts(self, requests: list[_AcceptRequest]) -> Sequence[Accepted | Exception]:
-        try:
-            if any(request.idempotency for request in requests):
-                results = self._accept_with_keys(requests)
-            else:
-                with self._direct.connect() as connection:
-                    accepted_at = accept.insert(connection, [task for r in requests for task in r.tasks])
-                results = [_accepted(request, accepted_at) for request in requests]
-        except OUTAGES as error:
-            raise StoreUnavailable("the database did not answer; it is not known what was accepted") from error
-        self._ring([task for request in requests for task in request.tasks])
-        return results
-
-    def _accept_with_keys(self, requests: list[_AcceptRequest]) -> list[Accepted | Exception]:
-        """One transaction for the batch; a request whose key is known takes no part in it."""
-        results: dict[int, Accepted | Exception] = {}
-        later: list[int] = []
-        seen: set[tuple[str, str]] = set()
-        with self._engine.begin() as connection:
-            fresh = []
-            # In the order of the keys: two batches that share keys must not wait for each other in a ring.
-            for place in sorted(range(len(requests)), key=lambda i: _key_of(requests[i])):
-                request = requests[place]
-                if request.idempotency is None:
-                    fresh.append(place)
-                    continue
-                if _key_of(request) in seen:
-                    later.append(place)  # the same key twice in one batch: answered from the first's rows
-                    continue
-                seen.add(_key_of(request))
-                outcome = self._remember(connection, request)
-                if outcome is None:
-                    fresh.append(place)
-                else:
-                    results[place] = outcome
-            fresh.sort()
-            new = [task for place in fresh for task in requests[place].tasks]
-            if new:
-                accepted_at = accept.insert(connection, new)
-                results.update({place: _accepted(requests[place], accepted_at) for place in fresh})
-            for place in later:
-                results[place] = self._remember(connection, requests[place]) or Conflict("idempotency key vanished")
-        return [results[place] for place in range(len(requests))]
-
-    def _remember(self, connection: sa.Connection, request: _AcceptRequest) -> Accepted | Exception | None:
-        if request.idempotency is None:
-            raise ValueError("only requests with a key are remembered")
-        owner = request.tasks[0].owner_id
-        try:
-            replayed = accept.remember(
-                connection, request.idempotency, owner=owner, ids=[task.id for task in request.tasks]
-            )
-        except Conflict as error:
-            return error
-        return None if replayed is None else self._replay(connection, replayed)
-
-    def _replay(self, connection: sa.Connection, replayed: Replayed) -> Accepted:
-        return Accepted(queries.by_ids(connection, replayed.task_ids), replayed=True)
 
     def _ring(self, tasks: Sequence[NewTask]) -> None:
         for queue in {task.queue for task in tasks if task.run_at is None}:
@@ -369,53 +291,8 @@ class TaskClient:
         return self.accept([task]).tasks[0]
 
     def close(self) -> None:
-        self._accepts.close(ACCEPT_TIMEOUT_S)
-
-
-def check_idempotency_key(key: str) -> None:
-    """
-    Raises:
-        InvalidRequest: empty, over 255 characters, or not printable ASCII.
-    """
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY or not (key.isascii() and key.isprintable()):
-        raise InvalidRequest(
-            f"Idempotency-Key: 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters", field="Idempotency-Key"
-        )
-
-
-def _idempotency(key: str, tasks: Sequence[NewTask]) -> Idempotency:
-    check_idempotency_key(key)
-    body = [
-        [
-            t.type,
-            t.input_json,
-            t.queue,
-            t.priority,
-            t.run_at,
-            t.max_attempts,
-            t.deadline.total_seconds(),
-            t.metadata_json,
-        ]
-        for t in tasks
-    ]
-    return Idempotency.of(key, canonical_bytes(body))
-
-
-def canonical_bytes(body: object) -> bytes:
-    """Equal requests give equal bytes: keys sorted, no white space."""
-    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-
-
-def _key_of(request: _AcceptRequest) -> tuple[str, str]:
-    return (request.tasks[0].owner_id, request.idempotency.key) if request.idempotency else ("", "")
-
-
-def _accepted(request: _AcceptRequest, accepted_at: datetime) -> Accepted:
-    return Accepted([accept.as_accepted(task, accepted_at) for task in request.tasks])
+        self._acceptance.close()
 
 
 def _not_found(public_id: str) -> TaskNotFound:
     return TaskNotFound(f"no task {public_id[:60]!r}")
-
-
-__all__ = ["Accepted", "CancelReceipt", "TaskClient", "TaskPage", "canonical", "check_idempotency_key"]

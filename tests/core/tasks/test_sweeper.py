@@ -12,7 +12,7 @@ from core.app import App
 from core.errors import StoreUnavailable
 from core.ids import PublicId, WorkerId
 from core.tasks import leases, queries, store
-from core.tasks.model import Outcome, Task, TaskState
+from core.tasks.model import Claimed, Outcome, Task, TaskState
 from core.tasks.store import Finish
 from core.tasks.sweeper import SWEEP_LOCK, Sweeper
 from tests.core.tasks.conftest import TYPES, live_worker
@@ -31,7 +31,7 @@ def row(connection: sa.Connection, public_id: PublicId) -> Task:
     return task
 
 
-def claim_one(connection: sa.Connection, worker: WorkerId, *, solo: bool = False) -> store.Claimed:
+def claim_one(connection: sa.Connection, worker: WorkerId, *, solo: bool = False) -> Claimed:
     (claimed,) = store.claim(connection, "default", TYPES, limit=1, worker=worker, solo=solo).tasks
     return claimed
 

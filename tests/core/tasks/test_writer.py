@@ -35,7 +35,7 @@ def test_a_finish_is_durable_before_the_poller_hears_of_it(
     app: App, connection: sa.Connection, accepted: Accepted, writer: TaskWriter
 ) -> None:
     public_id = accepted()
-    with app.cache.client.pubsub() as waiter:
+    with app.cache.client.pubsub() as waiter:  # type: ignore[no-untyped-call]  # redis-py 8.1 leaves it untyped
         waiter.subscribe(app.status_keys.of(public_id))
         waiter.get_message(timeout=2)
         (claimed,) = writer.claim("default", limit=1, timeout_s=5)
