@@ -1,4 +1,8 @@
-"""`python -m bench tasks [--json] [--quick] [--only a,b]`: measure, print a table, say which targets are met."""
+"""
+`python -m bench tasks [--json] [--quick] [--only a,b]`: measure, print a table, say which targets are met.
+
+`python -m bench profile`: show where a worker process spends a drain. Exits 0 also when a target is missed.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,10 @@ import redis
 import sqlalchemy
 from rich.console import Console
 
+from bench import profile
 from bench.figures import Report
 from bench.load import LoadFailed
+from bench.peer_environment import PeersMissing
 from bench.processes import ChildFailed
 from bench.scenarios import SCENARIOS
 from bench.size import FULL, QUICK
@@ -36,19 +42,36 @@ FAILURES = (
 def main(arguments: list[str]) -> int:
     names = [scenario.name for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(prog="bench", description="Measure Headrace beside its peers.")
-    parser.add_argument("suite", choices=["tasks"], help="what to measure")
-    parser.add_argument("--json", action="store_true", help="end with one JSON object")
-    parser.add_argument("--quick", action="store_true", help="small numbers, one round: shows that it works")
-    parser.add_argument("--only", default=",".join(names), help=f"scenarios, comma separated: {', '.join(names)}")
+    suites = parser.add_subparsers(dest="suite", required=True, metavar="NAME")
+    tasks = suites.add_parser("tasks", help="the life of a task, side by side with other queues, against its targets")
+    tasks.add_argument("--json", action="store_true", help="end with one JSON object")
+    tasks.add_argument("--quick", action="store_true", help="small numbers, one round: shows that it works")
+    tasks.add_argument("--only", default=",".join(names), help=f"scenarios, comma separated: {', '.join(names)}")
+    profiled = suites.add_parser("profile", help="where a worker process spends a drain")
+    profiled.add_argument("--tasks", type=int, default=30_000, help="enqueued before (30000)")
+    profiled.add_argument("--seconds", type=int, default=8, help="how long to sample (8)")
     given = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if given.suite == "profile":
+        return _profile(console, tasks=given.tasks, seconds=given.seconds)
     wanted = [word.strip() for word in given.only.split(",")]
     unknown = sorted(set(wanted) - set(names))
     if unknown:
         parser.error(f"--only: no scenario {', '.join(unknown)}; there are {', '.join(names)}")
     report = run(wanted, quick=given.quick)
-    report.show(Console(width=None if sys.stdout.isatty() else 140))
+    report.show(console)
     if given.json:
         print(json.dumps(report.summary()))
+    return 0
+
+
+def _profile(console: Console, *, tasks: int, seconds: int) -> int:
+    with open_bench_servers() as servers:
+        try:
+            profile.run(servers, tasks=tasks, seconds=seconds, console=console)
+        except (ChildFailed, PeersMissing) as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 CONNECTIONS = 64
@@ -93,9 +94,8 @@ class _Hammer(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
-        transport.write(self._message)
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one without saying so
+        self._transport.write(self._message)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
