@@ -100,16 +100,20 @@ class EmbeddedServers:
         self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._locks = Locks(self._data_dir)
         self._lock: int | None = None
-        self._join()
+        try:
+            self.settings = self._join()
+        except BaseException:
+            self.close()  # a half-joined user must not keep the servers running
+            raise
 
-    def _join(self) -> None:
+    def _join(self) -> Settings:
         with Held(self._locks.start):
             made = _secrets(self._data_dir)
             self._lock = self._become_user()
             if not self.is_running():
                 _start_keeper(_orders(self._given, self._data_dir, made))
             servers = _resolved(self._given, _read_record(self._data_dir), self._data_dir)
-        self.settings = _completed(self._given, servers, made=made)
+        return _completed(self._given, servers, made=made)
 
     def is_running(self) -> bool:
         """Whether the keeper lives; it restarts a server that dies, but nobody restarts it but `revive`."""

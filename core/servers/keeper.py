@@ -56,6 +56,7 @@ class Orders(TypedDict):
 
 
 def main() -> int:
+    os.umask(0o077)
     orders: Orders = json.load(sys.stdin)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Platforms signal every process at shutdown; we go when our users have gone. (Not SIG_IGN: it is inherited.)

@@ -61,6 +61,7 @@ class ValkeyServer(Server):
             f"requirepass {self._password}",
             f'pidfile "{quoted}/valkey.pid"',
             "loglevel warning",
+            "set-proc-title no",  # its command line keeps telling whose server it is
         ]
         # A file, because other users of the machine can read a command line.
         config = self.directory / "valkey.conf"
