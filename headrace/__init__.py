@@ -95,13 +95,15 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> object:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'headrace' has no public name {name!r}")
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value  # the next use is an ordinary attribute
-    return value
+if not TYPE_CHECKING:  # else every misspelt name would pass a type checker
+
+    def __getattr__(name: str) -> object:
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module 'headrace' has no public name {name!r}")
+        value: object = getattr(import_module(home), name)
+        globals()[name] = value  # the next use is an ordinary attribute
+        return value
 
 
 def __dir__() -> list[str]:
