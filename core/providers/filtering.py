@@ -14,6 +14,7 @@ from typing import cast
 Filter = Callable[[str], str]
 
 LONGEST = 300
+SHORTEST_SECRET = 4  # characters: a shorter one protects nothing, and would be cut out of ordinary words
 RUN = 8  # characters: shorter runs are ordinary words in both texts
 MASK = "[...]"
 CHOICES = frozenset(
@@ -61,7 +62,7 @@ def filter_for(body: Mapping[str, object] | None, *, secrets: Sequence[str]) -> 
     def filtered(text: str) -> str:
         text = _BLANK.sub(" ", text[: 4 * LONGEST]).strip()
         for secret in secrets:
-            if secret:
+            if len(secret) >= SHORTEST_SECRET:
                 text = text.replace(secret, MASK)
         text = _KEYS.sub(MASK, text)
         if len(text) > LONGEST:

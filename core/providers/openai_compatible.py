@@ -237,9 +237,13 @@ class Provider:
 
 
 def _checked(base_url: str | None) -> str:
-    parts = urlsplit(base_url or "")
-    if parts.scheme in ("http", "https") and parts.hostname:
-        return base_url or ""
+    try:
+        parts = urlsplit(base_url or "")
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is none
+        usable = False
+    if base_url and usable:
+        return base_url
     found = "is not set" if not base_url else "is not a URL of http or https"
     raise ProviderFailure(
         f"HEADRACE_PROVIDER_URL {found}; set it (e.g. https://host/v1) and HEADRACE_PROVIDER_API_KEY, "

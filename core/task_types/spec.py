@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -104,6 +104,8 @@ def _declared_in(name: str) -> list[TaskSpec]:
     except ImportError as error:
         raise Misconfigured(f"HEADRACE_TASK_MODULES: cannot import {name!r}: {error}") from error
     specs: object = getattr(module, "TASK_TYPES", None)
-    if not isinstance(specs, list) or not all(isinstance(spec, TaskSpec) for spec in specs):
+    found = cast("list[object]", specs) if isinstance(specs, list) else [None]
+    declared = [spec for spec in found if isinstance(spec, TaskSpec)]
+    if len(declared) != len(found):
         raise Misconfigured(f"HEADRACE_TASK_MODULES: {name!r} must declare TASK_TYPES, a list of TaskSpec")
-    return specs
+    return declared

@@ -344,7 +344,9 @@ def test_error_names_neither_key_nor_prompt(fake: FakeProvider, provider: Provid
     assert failure.__suppress_context__
 
 
-@pytest.mark.parametrize("url", [None, "", "localhost:8000/v1", "ftp://host/v1", "https://"])
+@pytest.mark.parametrize(
+    "url", [None, "", "localhost:8000/v1", "ftp://host/v1", "https://", "http://[::1/v1", "http://host:99999"]
+)
 def test_missing_provider_says_what_to_set(url: str | None) -> None:
     failure = failure_of(Provider(url, None))
 
