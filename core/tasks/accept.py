@@ -45,9 +45,9 @@ class Replayed:
 
 _INSERT = """
 WITH new AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(public_ids)s::text[], %(owners)s::text[], %(types)s::text[],
-        %(queues)s::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(inputs)s::text[], %(metadatas)s::text[],
-        %(retry_ofs)s::text[], %(run_ats)s::timestamptz[], %(deadlines)s::float8[], %(places)s::int[])
+    SELECT * FROM unnest(%(ids)b::uuid[], %(public_ids)b::text[], %(owners)b::text[], %(types)b::text[],
+        %(queues)b::text[], %(priorities)s::int[], %(max_attempts)s::int[], %(inputs)b::text[], %(metadatas)b::text[],
+        %(retry_ofs)b::text[], %(run_ats)s::timestamptz[], %(deadlines)s::float8[], %(places)s::int[])
     AS n(id, public_id, owner_id, type, queue, priority, max_attempts, input, metadata, retry_of, run_at, deadline_s,
          place)
 ), ranked AS (

@@ -35,6 +35,16 @@ def load(connection: sa.Connection) -> list[Queue]:
     return [Queue(*row) for row in rows]
 
 
+def with_solo_tasks(connection: sa.Connection, types: Sequence[str]) -> set[str]:
+    """Queues in which a task of these types waits to be run alone, after it took down two processes."""
+    rows = connection.exec_driver_sql(
+        """SELECT q.name FROM queues q WHERE EXISTS (
+            SELECT 1 FROM tasks t WHERE t.ready AND t.solo AND t.queue = q.name AND t.type = ANY(%(types)s))""",
+        {"types": list(types)},
+    )
+    return {row[0] for row in rows}
+
+
 def add(connection: sa.Connection, names: Iterable[str]) -> None:
     """
     Make sure that these queues exist.
@@ -44,8 +54,7 @@ def add(connection: sa.Connection, names: Iterable[str]) -> None:
     """
     wanted = sorted(set(names))
     for name in wanted:
-        if not _NAME.match(name):
-            raise InvalidRequest(f"queue name {name!r}: use lower-case letters, digits, - and _", field="queue")
+        check_name(name)
     if not wanted:
         return
     connection.exec_driver_sql(
@@ -53,6 +62,15 @@ def add(connection: sa.Connection, names: Iterable[str]) -> None:
         SELECT name, 0, 0, now() FROM unnest(%(names)s::text[]) AS n(name) ORDER BY 1 ON CONFLICT DO NOTHING""",
         {"names": wanted},
     )
+
+
+def check_name(name: str) -> None:
+    """
+    Raises:
+        InvalidRequest: says which characters a queue's name may have.
+    """
+    if not _NAME.match(name):
+        raise InvalidRequest(f"queue name {name!r}: use lower-case letters, digits, - and _", field="queue")
 
 
 def advance(connection: sa.Connection, highest: Sequence[tuple[str, int]]) -> None:

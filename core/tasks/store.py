@@ -120,8 +120,8 @@ class Finish:
 # A finish that was asked to be cancelled meanwhile becomes the cancellation, unless it brings a final state itself.
 _FINISH = """
 WITH v AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(states)s::text[], %(results)s::text[],
-        %(errors)s::text[], %(afters)s::float8[], %(polls)s::text[], %(progresses)s::text[], %(undos)s::int[],
+    SELECT * FROM unnest(%(ids)b::uuid[], %(tokens)s::bigint[], %(states)b::text[], %(results)b::text[],
+        %(errors)b::text[], %(afters)s::float8[], %(polls)b::text[], %(progresses)b::text[], %(undos)s::int[],
         %(failures)s::int[], %(rate_limits)s::int[])
     AS v(id, token, state, result, error, after_s, poll_state, progress, undo, failures, rate_limits)
 ), held AS (
