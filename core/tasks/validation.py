@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from core.errors import InvalidRequest
 from core.ids import KeyId, PublicId, new_public_id, new_task_id
@@ -51,8 +52,11 @@ def build(spec: TaskSpec, input: TaskInput, *, owner: KeyId, options: TaskOption
     Raises:
         InvalidRequest: an option is out of bounds, or a text cannot be stored.
     """
-    input_json = canonical(input.model_dump(mode="json", exclude_unset=True), field="input")
-    return build_raw(spec, input_json, owner=owner, options=options)
+    try:
+        value = input.model_dump(mode="json", exclude_unset=True)
+    except PydanticSerializationError as error:
+        raise InvalidRequest(f"input: not JSON: {error}", field="input") from None
+    return build_raw(spec, canonical(value, field="input"), owner=owner, options=options)
 
 
 def build_raw(spec: TaskSpec, input_json: str, *, owner: KeyId, options: TaskOptions = DEFAULT_OPTIONS) -> NewTask:
@@ -112,7 +116,10 @@ def canonical(value: object, *, field: str) -> str:
         InvalidRequest: NUL, lone surrogate, NaN, or nested too deep.
     """
     check_storable(value, field=field)
-    return orjson.dumps(value).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError as error:
+        raise InvalidRequest(f"{field}: not JSON: {error}", field=field) from None
 
 
 def check_storable(value: object, *, field: str, depth: int = 0) -> None:

@@ -221,6 +221,13 @@ def test_an_option_out_of_bounds_is_told_by_its_field(
     assert told.value.field == field
 
 
+@pytest.mark.parametrize("value", [object(), {1: 2}, 10**30, b"bytes"])
+def test_what_is_not_json_is_told(value: object) -> None:
+    with pytest.raises(InvalidRequest, match="not JSON") as told:
+        canonical({"a": value}, field="metadata")
+    assert told.value.field == "metadata"
+
+
 def test_what_is_nested_too_deep_is_refused_before_it_is_encoded() -> None:
     value: object = 1
     for _ in range(MAX_DEPTH):
