@@ -80,7 +80,7 @@ class PostgresServer(Server):
         code = initdb.wait(START_S * 2)
         password_file.unlink()
         if code != 0:
-            raise ServerFailed(f"initdb failed: {self._log_tail()}")
+            raise ServerFailed(f"initdb failed: {self._log_tail()}{_hint(self.directory)}")
         unfinished.rename(self.directory)
 
     def _launch(self, lock: int) -> None:
@@ -124,6 +124,15 @@ class PostgresServer(Server):
             return (self.directory / "postmaster.pid").read_text(encoding="ascii", errors="replace").splitlines()
         except FileNotFoundError:
             return []
+
+
+def _hint(directory: Path) -> str:
+    if os.geteuid() != 0 or can_become_unprivileged():
+        return ""
+    return (
+        "; as root, where user namespaces are not permitted, PostgreSQL runs as `nobody`, who must be able to enter "
+        f"every directory above {directory}: choose another HEADRACE_DATA_DIR, or do not run as root"
+    )
 
 
 def _exists(pid: int) -> bool:
