@@ -1,0 +1,102 @@
+"""The web process's parts, built once from the application and closed in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from core.access.virtual_keys import changes_channel
+from core.app import App
+from core.errors import HeadraceError, Misconfigured
+from core.task_types.spec import TaskTypes
+from web.answers import Answer
+from web.door import Door
+from web.front import Front, answer_error, answer_http_error
+from web.intake import Intake
+from web.landing import Landing
+from web.openapi import document
+from web.routes.health import HealthRoutes
+from web.routes.tasks import TaskRoutes
+from web.status import Statuses
+from web.status_batch import StatusBatch
+from web.threads import Threads
+from web.waiting import Waiting
+from web.wakeups import WakeUps
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """`asgi` is what the server serves; `drain` is called when the process is asked to stop."""
+
+    asgi: Front
+    health: HealthRoutes
+    waiting: Waiting
+
+    def drain(self) -> None:
+        self.health.drain()
+        self.waiting.drain()
+
+
+@asynccontextmanager
+async def open_web(app: App) -> AsyncGenerator[Web]:
+    """Build everything on the running loop; the wake-ups are heard inside the block."""
+    if app.settings.redis_url is None:
+        raise Misconfigured("HEADRACE_REDIS_URL: not set")
+    redis_url = app.settings.redis_url.get_secret_value()
+    landing = Landing()
+    threads = Threads(landing)
+    door = Door(app.keys.authenticate, threads)
+    batch = StatusBatch(redis_url, app.status_keys)
+    channel = changes_channel(app.settings.instance_name)
+    wakeups = WakeUps(
+        redis_url,
+        standing={channel: lambda text: door.forget(text.decode("ascii", "replace"))},
+        on_gap=door.forget_all,
+    )
+    statuses = Statuses(app.tasks.statuses, batch, threads)
+    waiting = Waiting(statuses, wakeups, app.status_keys)
+    health = HealthRoutes(app.check, threads)
+    tasks = TaskRoutes(
+        door=door,
+        intake=Intake(app.tasks, app.types, landing, threads),
+        statuses=statuses,
+        waiting=waiting,
+        tasks=app.tasks,
+        threads=threads,
+        body_limit_bytes=app.settings.body_limit_bytes,
+    )
+    router = build_router([health.router(), tasks.router()], app.types)
+    wakeups.start()
+    try:
+        yield Web(Front(router, tasks), health, waiting)
+    finally:
+        await wakeups.close()
+        await batch.close()
+        threads.close()
+
+
+def build_router(routers: list[APIRouter], types: TaskTypes) -> FastAPI:
+    """The routes with their description; errors are problem documents."""
+    # No /docs: its page loads scripts from other hosts.
+    fastapi = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HeadraceError: answer_error, HTTPException: answer_http_error},
+    )
+    for router in routers:
+        fastapi.include_router(router)
+    described = orjson.dumps(document(fastapi.routes, types))
+
+    async def openapi(request: Request) -> Response:
+        return Answer(described, headers=[])
+
+    fastapi.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
+    return fastapi

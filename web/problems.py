@@ -1,0 +1,89 @@
+"""
+Errors as RFC 9457 problem documents: `application/problem+json`, always with `code`, with `field` where there is one.
+
+    {"type": "urn:headrace:problem:invalid_request", "title": "Unprocessable Entity", "status": 422,
+     "detail": "input.messages: Field required", "code": "invalid_request", "field": "input.messages"}
+
+Nothing of a request's values is repeated but names and ids, cut to a bounded length (law 12).
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import orjson
+from starlette.responses import Response
+
+from core.errors import Conflict, HeadraceError, InvalidRequest, NotFound, Unavailable
+from web.answers import Answer, Headers
+
+MEDIA = b"application/problem+json"
+_LONGEST_DETAIL = 500
+_LONGEST_FIELD = 200
+_BEARER = (b"www-authenticate", b'Bearer realm="headrace"')
+
+
+class RequestRefused(InvalidRequest):
+    """A request that is wrong as HTTP, with the status that says so: 400, 408, 413, 415."""
+
+    def __init__(self, status: HTTPStatus, message: str, *, code: str, field: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self.status = status
+        self.code = code
+
+
+class Unauthenticated(HeadraceError):
+    """Proved to be no valid key (law 7); malformed, unknown, wrong and disabled are not told apart."""
+
+    code = "unauthenticated"
+
+    def __init__(self) -> None:
+        super().__init__("send a valid key as `Authorization: Bearer hr_...`")
+
+
+def problem_of(error: Exception) -> Response:
+    """The answer to an error; anything that is not ours is a 500 that says nothing."""
+    if not isinstance(error, HeadraceError):
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why", code="internal")
+    field = error.field if isinstance(error, InvalidRequest) else None
+    return problem(_status_of(error), str(error), code=error.code, field=field, headers=_headers_of(error))
+
+
+def _status_of(error: HeadraceError) -> HTTPStatus:
+    if isinstance(error, RequestRefused):
+        return error.status
+    kinds: dict[type[HeadraceError], HTTPStatus] = {
+        Unauthenticated: HTTPStatus.UNAUTHORIZED,
+        InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+        NotFound: HTTPStatus.NOT_FOUND,
+        Conflict: HTTPStatus.CONFLICT,
+        Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+    return next((status for kind, status in kinds.items() if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _headers_of(error: HeadraceError) -> Headers:
+    if isinstance(error, Unauthenticated):
+        return [_BEARER]
+    if isinstance(error, Unavailable):
+        return [(b"retry-after", b"%d" % error.retry_after_s)]
+    return []
+
+
+def problem(
+    status: HTTPStatus, detail: str, *, code: str, field: str | None = None, headers: Headers | None = None
+) -> Response:
+    document = {
+        "type": f"urn:headrace:problem:{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": _cut(detail, _LONGEST_DETAIL),
+        "code": code,
+    }
+    if field is not None:
+        document["field"] = _cut(field, _LONGEST_FIELD)
+    return Answer(orjson.dumps(document), status=status, media=MEDIA, headers=headers or [])
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[:longest] + "..."

@@ -1,0 +1,165 @@
+"""`/v1/tasks`: accept, read, list, cancel, retry. Every answer is scoped to the key's owner (law 11)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from core.ids import KeyId
+from core.tasks.client import TaskClient
+from core.tasks.model import Task
+from core.tasks.status import Status
+from web import parameters
+from web.answers import Answer, Headers, NotModified
+from web.bodies import header, read_body
+from web.door import Door
+from web.intake import Intake
+from web.openapi import CANCEL, CREATE, CREATE_BATCH, LIST, RETRY, SHOW
+from web.status import Statuses
+from web.threads import Threads
+from web.waiting import Conditions, Waiting
+
+_SHOW_PARAMETERS = frozenset({"wait"})
+_LIST_PARAMETERS = frozenset({"state", "type", "queue", "limit", "cursor"})
+_NO_PARAMETERS: frozenset[str] = frozenset()
+
+# Between any two looks a copy may change: caches must ask again.
+_PRIVATE = (b"cache-control", b"private, no-cache")
+_POLL_AGAIN = (b"retry-after", b"1")
+_REPLAYED = (b"idempotency-replayed", b"true")
+_FROM = b"headrace-status-from"
+
+
+class TaskRoutes:
+    """The endpoints, with what they need; `create` and `show` are also called without the router (web/front.py)."""
+
+    def __init__(
+        self,
+        *,
+        door: Door,
+        intake: Intake,
+        statuses: Statuses,
+        waiting: Waiting,
+        tasks: TaskClient,
+        threads: Threads,
+        body_limit_bytes: int,
+    ) -> None:
+        self._door = door
+        self._intake = intake
+        self._statuses = statuses
+        self._waiting = waiting
+        self._tasks = tasks
+        self._threads = threads
+        self._body_limit_bytes = body_limit_bytes
+
+    def router(self) -> APIRouter:
+        router = APIRouter()
+        add = router.add_api_route
+        add("/v1/tasks", self.create, methods=["POST"], **CREATE)
+        add("/v1/tasks", self.list, methods=["GET"], **LIST)
+        add("/v1/tasks/batch", self.create_batch, methods=["POST"], **CREATE_BATCH)
+        add("/v1/tasks/{task_id}", self.show, methods=["GET"], **SHOW)
+        add("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"], **CANCEL)
+        add("/v1/tasks/{task_id}/retry", self.retry, methods=["POST"], **RETRY)
+        return router
+
+    async def create(self, request: Request) -> Response:
+        owner = await self._enter(request)
+        _query(request)
+        body = await read_body(request.scope, request.receive, limit_bytes=self._body_limit_bytes)
+        accepted = await self._intake.accept(body, owner=owner, idempotency_key=_idempotency_key(request))
+        task = accepted.tasks[0]
+        headers = [_location(task), _etag(task)]
+        if accepted.replayed:
+            headers.append(_REPLAYED)
+        return Answer(task.to_json(), status=HTTPStatus.ACCEPTED, headers=headers)
+
+    async def create_batch(self, request: Request) -> Response:
+        owner = await self._enter(request)
+        _query(request)
+        body = await read_body(request.scope, request.receive, limit_bytes=self._body_limit_bytes)
+        accepted = await self._intake.accept(
+            body, owner=owner, idempotency_key=_idempotency_key(request), is_batch=True
+        )
+        tasks = b'{"tasks":[%s]}' % b",".join(task.to_json() for task in accepted.tasks)
+        return Answer(tasks, status=HTTPStatus.ACCEPTED, headers=[_REPLAYED] if accepted.replayed else [])
+
+    async def show(self, request: Request) -> Response:
+        owner = await self._enter(request)
+        task_id: str = request.path_params["task_id"]
+        found = _query(request, _SHOW_PARAMETERS)
+        wait_s = parameters.whole_number(found, "wait", least=0, most=parameters.MOST_WAIT_S, default=0)
+        conditions = Conditions.of(header(request.scope, b"if-none-match"))
+        if wait_s == 0:
+            status = await self._statuses.read(task_id, owner=owner, at_least=conditions.newest)
+        else:
+            status = await self._waiting.read(
+                task_id, owner=owner, conditions=conditions, wait_s=wait_s, receive=request.receive
+            )
+        return _shown(status, conditions)
+
+    async def list(self, request: Request) -> Response:
+        owner = await self._enter(request)
+        found = _query(request, _LIST_PARAMETERS)
+        state = parameters.state(found)
+        type, queue = parameters.name(found, "type"), parameters.name(found, "queue")
+        limit, cursor = parameters.page_size(found), parameters.cursor(found)
+
+        def read() -> bytes:
+            page = self._tasks.list(owner=owner, state=state, type=type, queue=queue, limit=limit, cursor=cursor)
+            tasks = b",".join(task.to_json() for task in page.tasks)
+            # A cursor is base64 of our own making: nothing in it needs escaping.
+            next_cursor = b"null" if page.next_cursor is None else b'"%s"' % page.next_cursor.encode()
+            return b'{"tasks":[%s],"next_cursor":%s}' % (tasks, next_cursor)
+
+        return Answer(await self._threads.run(read, failure="the tasks were not read"), headers=[_PRIVATE])
+
+    async def cancel(self, request: Request) -> Response:
+        owner = await self._enter(request)
+        _query(request)
+        task_id: str = request.path_params["task_id"]
+        receipt = await self._threads.run(
+            lambda: self._tasks.cancel(task_id, owner=owner), failure="it is not known whether the task was cancelled"
+        )
+        status = HTTPStatus.OK if receipt.took_effect else HTTPStatus.ACCEPTED
+        return Answer(receipt.task.to_json(), status=status, headers=[_etag(receipt.task)])
+
+    async def retry(self, request: Request) -> Response:
+        owner = await self._enter(request)
+        _query(request)
+        task_id: str = request.path_params["task_id"]
+        task = await self._threads.run(
+            lambda: self._tasks.retry(task_id, owner=owner), failure="it is not known whether the task was retried"
+        )
+        return Answer(task.to_json(), status=HTTPStatus.ACCEPTED, headers=[_location(task), _etag(task)])
+
+    async def _enter(self, request: Request) -> KeyId:
+        return await self._door.enter(header(request.scope, b"authorization"))
+
+
+def _query(request: Request, known: frozenset[str] = _NO_PARAMETERS) -> parameters.Parameters:
+    return parameters.read_parameters(request.scope["query_string"], known)
+
+
+def _shown(status: Status, conditions: Conditions) -> Response:
+    headers: Headers = [(b"etag", status.stamp.etag.encode()), _PRIVATE, (_FROM, status.source.encode())]
+    if not status.is_final:
+        headers.append(_POLL_AGAIN)
+    if conditions.match(status.stamp):
+        return NotModified(headers)
+    return Answer(status.body, headers=headers)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    value = header(request.scope, b"idempotency-key")
+    return None if value is None else value.decode("latin-1")
+
+
+def _location(task: Task) -> tuple[bytes, bytes]:
+    return b"location", b"/v1/tasks/" + task.public_id.encode()
+
+
+def _etag(task: Task) -> tuple[bytes, bytes]:
+    return b"etag", task.stamp.etag.encode()

@@ -1,0 +1,112 @@
+"""
+The status of a task, read on the event loop: the twin of `core.tasks.status.StatusReader`, sharing its pure code.
+
+Final rows from memory, anything else from Redis in batches, and what neither has by the synchronous reader in a
+thread, one reading per task at a time. Beside law 4's bound (at most a second stale, never older than the caller's
+ETag) this process never answers with an older state than it answered before, for as long as it remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from core.errors import TaskNotFound
+from core.ids import KeyId, PublicId, is_public_id
+from core.tasks.model import Stamp
+from core.tasks.status import Status, StatusReader
+from web.status_batch import StatusBatch
+from web.threads import Threads
+
+REMEMBERED = 20_000  # newest stamps of live tasks; about 6 MB
+JOIN_S = 0.25  # an answer is at most this much older than the request, when the database is slow
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One reading of a row, and those who wait for it."""
+
+    began: float
+    at_least: Stamp | None
+    reading: asyncio.Task[Status | None]
+
+    def serves(self, at_least: Stamp | None) -> bool:
+        """Whether a caller who needs `at_least` may join: it would not get less, nor something much older."""
+        enough = at_least is None or (self.at_least is not None and self.at_least >= at_least)
+        return enough and time.monotonic() - self.began < JOIN_S
+
+
+class Statuses:
+    """
+    Args:
+        reader: memory, Redis and row, synchronously.
+    """
+
+    def __init__(self, reader: StatusReader, batch: StatusBatch, threads: Threads) -> None:
+        self._reader = reader
+        self._batch = batch
+        self._threads = threads
+        self._flights: dict[PublicId, _Flight] = {}
+        self._seen: OrderedDict[PublicId, Stamp] = OrderedDict()
+
+    async def read(self, public_id: str, *, owner: KeyId, at_least: Stamp | None = None) -> Status:
+        """
+        The status, not older than `at_least` where the row is not.
+
+        Raises:
+            TaskNotFound: no such task, or another owner's.
+            Unavailable: the row had to be read and could not be.
+        """
+        status = await self._read(PublicId(public_id), at_least) if is_public_id(public_id) else None
+        if status is None or status.owner_id != owner:
+            raise TaskNotFound(f"no task {public_id[:60]!r}")
+        return status
+
+    async def _read(self, public_id: PublicId, at_least: Stamp | None) -> Status | None:
+        status = self._reader.memory.get(public_id)
+        if status is not None:
+            return status
+        seen = self._seen.get(public_id)
+        if seen is not None and (at_least is None or seen > at_least):
+            at_least = seen
+        status = await self._batch.get(public_id)
+        if status is None or (at_least is not None and status.stamp < at_least):
+            status = await self._read_row(public_id, at_least)
+        if status is not None:
+            self._remember(status)
+        return status
+
+    async def _read_row(self, public_id: PublicId, at_least: Stamp | None) -> Status | None:
+        flight = self._flights.get(public_id)
+        if flight is None or not flight.serves(at_least):
+            flight = self._fly(public_id, at_least)
+        # Shielded: a caller that is cancelled must not take the answer from the others.
+        return await asyncio.shield(flight.reading)
+
+    def _fly(self, public_id: PublicId, at_least: Stamp | None) -> _Flight:
+        reading = asyncio.create_task(
+            self._threads.run(lambda: self._reader.read(public_id, at_least=at_least), failure="the task was not read")
+        )
+        flight = _Flight(time.monotonic(), at_least, reading)
+        self._flights[public_id] = flight
+
+        def land(_: asyncio.Task[Status | None]) -> None:
+            if self._flights.get(public_id) is flight:
+                del self._flights[public_id]
+
+        reading.add_done_callback(land)
+        return flight
+
+    def _remember(self, status: Status) -> None:
+        if status.is_final:
+            self._reader.memory.put(status)
+            self._seen.pop(status.public_id, None)
+            return
+        seen = self._seen.get(status.public_id)
+        if seen is None or status.stamp > seen:
+            self._seen[status.public_id] = status.stamp
+            self._seen.move_to_end(status.public_id)
+            while len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
