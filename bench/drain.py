@@ -52,4 +52,4 @@ def _first_sight(done: Callable[[], int], worker: Child) -> tuple[float, int]:
         worker.check()
         if time.monotonic() > give_up:
             raise ChildFailed(f"no task was done within {STALL_S:g} s\n{worker.tail()}")
-        time.sleep(0.005)
+        time.sleep(0.02)
