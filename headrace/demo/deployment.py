@@ -56,7 +56,7 @@ def started_deployment(settings: Settings) -> Generator[Deployment]:
             env=child_environment(chosen),
             death_signal=signal.SIGTERM,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=subprocess.DEVNULL,  # its ready block holds the key, which belongs in no log
             stderr=output,
         )
     try:
