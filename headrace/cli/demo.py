@@ -31,6 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 DEFAULT_TASKS = 20
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CHECK_S = 1.0
 _WIDE = 140  # columns where no terminal decides
 
 _SERVERS: tuple[str, ...] = ("database_url", "redis_url", "broker_url")
@@ -74,7 +75,7 @@ def demo(
                 batch = _run(console, served, deployment, announced, timeout_s=timeout_s)
                 _say(console, batch, deployment if keep else None)
                 if keep:
-                    _wait_for_ctrl_c()
+                    _wait_for_ctrl_c(deployment)
     raise typer.Exit(Exit.DONE if all(followed.outcome is None for followed in batch.tasks) else Exit.REFUSED)
 
 
@@ -131,7 +132,7 @@ def _say(console: Console, batch: Batch, kept: Deployment | None) -> None:
     typer.echo(last_line(batch.tasks))
 
 
-def _wait_for_ctrl_c() -> None:
+def _wait_for_ctrl_c(deployment: Deployment) -> None:
     """Ends well: being stopped is what --keep is for."""
     stop = threading.Event()
 
@@ -141,7 +142,8 @@ def _wait_for_ctrl_c() -> None:
 
     for number in _STOPS:
         signal.signal(number, leave)
-    stop.wait()
+    while not stop.wait(_CHECK_S):
+        deployment.check()
 
 
 @contextmanager

@@ -31,6 +31,15 @@ class Deployment:
     url: str
     key: str
     log: Path
+    up: TiedProcess
+
+    def check(self) -> None:
+        """
+        Raises:
+            Unavailable: it has ended by itself.
+        """
+        if self.up.poll() is not None:
+            raise Unavailable(f"headrace up has ended; see {self.log}")
 
     def curl(self) -> str:
         return (
@@ -62,7 +71,7 @@ def started_deployment(settings: Settings) -> Generator[Deployment]:
     try:
         _await_ready(up, chosen, log)
         key = (chosen.data_dir / "first-key").read_text(encoding="ascii").strip()
-        yield Deployment(f"http://{chosen.host}:{chosen.port}", key, log)
+        yield Deployment(f"http://{chosen.host}:{chosen.port}", key, log, up)
     finally:
         up.send_signal(signal.SIGTERM)
         try:

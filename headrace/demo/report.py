@@ -35,22 +35,32 @@ def say_announced(console: Console, announced: Sequence[Announced]) -> None:
 
 
 def say_results(console: Console, tasks: Sequence[Followed]) -> None:
+    headings = ("TASK", "STATE", "TRY", "ACCEPT", "WAIT", "RUN", "RESULT")
+    rows = [_result_row(followed) for followed in tasks]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("TASK", "STATE", "TRY", "ACCEPT", "WAIT", "RUN", "RESULT"):
+    for place, heading in enumerate(headings):
+        # In a narrow terminal only the result is cut.
+        width = None if heading == "RESULT" else max(len(heading), *(row[place].cell_len for row in rows))
         right = heading in ("ACCEPT", "WAIT", "RUN")
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", justify="right" if right else "left")
-    for followed in tasks:
-        task = followed.task
-        table.add_row(
-            followed.announced.label,
-            state_text(followed.state),
-            str(task["attempt"]),
-            _span(followed.accept_s),
-            _span(_waited_s(followed)),
-            _span(_ran_s(task)),
-            Text(shortened(task)),
+        table.add_column(
+            heading, no_wrap=True, overflow="ellipsis", justify="right" if right else "left", min_width=width
         )
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
+
+
+def _result_row(followed: Followed) -> tuple[Text, ...]:
+    task = followed.task
+    return (
+        Text(followed.announced.label),
+        state_text(followed.state),
+        Text(str(task["attempt"])),
+        Text(_span(followed.accept_s)),
+        Text(_span(_waited_s(followed))),
+        Text(_span(_ran_s(task))),
+        Text(shortened(task)),
+    )
 
 
 def say_times(console: Console, batch: Batch) -> None:
