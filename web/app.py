@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import orjson
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -71,7 +72,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
         threads=threads,
         body_limit_bytes=app.settings.body_limit_bytes,
     )
-    router = build_router([health.router(), tasks.router()], app.types)
+    router = build_router([health, tasks], app.types)
     wakeups.start()
     try:
         yield Web(Front(router, tasks), health, waiting)
@@ -81,7 +82,13 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
         threads.close()
 
 
-def build_router(routers: list[APIRouter], types: TaskTypes) -> FastAPI:
+class Routes(Protocol):
+    """The endpoints of one resource."""
+
+    def add_to(self, app: FastAPI) -> None: ...
+
+
+def build_router(resources: Sequence[Routes], types: TaskTypes) -> FastAPI:
     """The routes with their description; errors are problem documents."""
     # No /docs: its page loads scripts from other hosts.
     fastapi = FastAPI(
@@ -91,8 +98,8 @@ def build_router(routers: list[APIRouter], types: TaskTypes) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={HeadraceError: answer_error, HTTPException: answer_http_error},
     )
-    for router in routers:
-        fastapi.include_router(router)
+    for routes in resources:
+        routes.add_to(fastapi)
     described = orjson.dumps(document(fastapi.routes, types))
 
     async def openapi(request: Request) -> Response:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from core.errors import Misconfigured, Unavailable
@@ -30,11 +30,9 @@ class HealthRoutes:
         self._checking: asyncio.Task[None] | None = None
         self._draining = False
 
-    def router(self) -> APIRouter:
-        router = APIRouter()
-        router.add_api_route("/live", self.live, methods=["GET"], **LIVE)
-        router.add_api_route("/ready", self.ready, methods=["GET"], **READY)
-        return router
+    def add_to(self, app: FastAPI) -> None:
+        app.add_api_route("/live", self.live, methods=["GET"], **LIVE)
+        app.add_api_route("/ready", self.ready, methods=["GET"], **READY)
 
     def drain(self) -> None:
         self._draining = True

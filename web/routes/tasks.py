@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from core.ids import KeyId
@@ -54,16 +54,14 @@ class TaskRoutes:
         self._threads = threads
         self._body_limit_bytes = body_limit_bytes
 
-    def router(self) -> APIRouter:
-        router = APIRouter()
-        add = router.add_api_route
+    def add_to(self, app: FastAPI) -> None:
+        add = app.add_api_route
         add("/v1/tasks", self.create, methods=["POST"], **CREATE)
         add("/v1/tasks", self.list, methods=["GET"], **LIST)
         add("/v1/tasks/batch", self.create_batch, methods=["POST"], **CREATE_BATCH)
         add("/v1/tasks/{task_id}", self.show, methods=["GET"], **SHOW)
         add("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"], **CANCEL)
         add("/v1/tasks/{task_id}/retry", self.retry, methods=["POST"], **RETRY)
-        return router
 
     async def create(self, request: Request) -> Response:
         owner = await self._enter(request)
