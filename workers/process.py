@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # how soon a dead thread or a dead parent is noticed
 INTERRUPTED_S = 2.0  # what interrupted handlers get to clean up
+WRITING_S = 5.0  # what the last finishes get to become durable
 RECYCLE_GRACE_S = 120.0  # a stuck handler costs one thread; what the others do may be expensive to do again
 
 OVERDUE = 1
@@ -209,8 +210,7 @@ class WorkerProcess:
         ]
 
     def _stop(self, end: End) -> int:
-        total_s = self._settings.shutdown_grace_s * 0.9 if end.grace_s is None else end.grace_s + 10.0
-        writing_s = min(5.0, total_s * 0.4)
+        total_s = self._settings.shutdown_grace_s * 0.9 if end.grace_s is None else end.grace_s + WRITING_S
         deadline = time.monotonic() + total_s
         last_resort = threading.Timer(total_s, _leave_overdue)
         last_resort.daemon = True
@@ -220,15 +220,23 @@ class WorkerProcess:
             self._execution.interrupt_all(Interruption.LOST)
             self._wait_idle(time.monotonic() + INTERRUPTED_S)
             return end.status
-        self._wait_idle(deadline - writing_s - min(INTERRUPTED_S, writing_s) if end.grace_s != 0.0 else 0.0)
-        self._take_back(time.monotonic() + min(INTERRUPTED_S, writing_s))
+        if end.status == BROKEN_THREAD:
+            # What is done is written. What runs counts as crashed: it may be why, and would do it for ever.
+            self._writer.close(WRITING_S - 1.0)
+            return end.status
+        return self._hand_over(end, deadline, writing_s=min(WRITING_S, total_s * 0.4))
+
+    def _hand_over(self, end: End, deadline: float, *, writing_s: float) -> int:
+        """End what can end, give back the rest, and end the lease; all of it before the deadline."""
+        interrupting_s = min(INTERRUPTED_S, writing_s)
+        self._wait_idle(deadline - writing_s - interrupting_s)
+        self._take_back(time.monotonic() + interrupting_s)
         flushed = self._writer.close(max(0.5, deadline - time.monotonic() - 1.0))
         self._heartbeat.close()
         if not flushed:
             logger.error("finishes were not written in time; their tasks run again")
             return end.status or OVERDUE
-        if end.status != BROKEN_THREAD:  # then its tasks may be why, and are counted as crashed
-            self._end_lease()
+        self._end_lease()
         self._ears.close()
         self._watch.close()
         self._crew.join(min(1.5, max(0.0, deadline - time.monotonic())))
