@@ -68,13 +68,20 @@ def open_app(settings: Settings | None = None) -> Iterator[App]:
         app = build_app(ready)
         try:
             if given.database_url is None:
-                upgrade(sqlalchemy_url(_secret(ready.database_url, "DATABASE_URL")))
+                _bring_up_to_date(app)
             yield app
         finally:
             app.tasks.close()
             app.cache.close()
             app.bells.link.close()
             app.engine.dispose()
+
+
+def _bring_up_to_date(app: App) -> None:
+    try:
+        app.check()
+    except Misconfigured:
+        upgrade(sqlalchemy_url(_secret(app.settings.database_url, "DATABASE_URL")))
 
 
 def build_app(settings: Settings) -> App:
