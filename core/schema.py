@@ -8,7 +8,6 @@ Every time in a row is the database's clock. JSON is kept as text, so that it co
 from __future__ import annotations
 
 import sys
-from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa

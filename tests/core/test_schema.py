@@ -23,7 +23,7 @@ def test_a_database_at_another_revision_is_refused_with_what_to_do(app: App) -> 
     with app.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
 
-    with pytest.raises(Misconfigured, match="run `python -m core.schema upgrade`"):
+    with pytest.raises(Misconfigured, match=r"run `python -m core\.schema upgrade`"):
         app.check()
 
 
