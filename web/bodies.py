@@ -124,7 +124,8 @@ def parse(body: bytes) -> dict[str, object]:
     if body.count(b"[") + body.count(b"{") > _MOST_CONTAINERS and _is_deeper(value, _MOST_CONTAINERS):
         raise _too_deep(body)
     if _LONG_NUMBER.search(body):
-        _check_integers(body)
+        # The fast parser makes a float of a longer integer: the number would come back changed.
+        _check_integers(json.loads(body, parse_int=_integer))
     return value
 
 
@@ -148,7 +149,9 @@ def _diagnose(body: bytes, error: orjson.JSONDecodeError) -> InvalidRequest:
     if not body:
         return RequestRefused(HTTPStatus.BAD_REQUEST, "the body is empty", code="malformed_json", field="body")
     try:
-        check_storable(json.loads(body), field="")
+        value = json.loads(body, parse_int=_integer)
+        check_storable(value, field="")
+        _check_integers(value)
     except InvalidRequest as found:
         field = (found.field or "").removeprefix(".") or "body"
         return InvalidRequest(f"{field}: {str(found).rpartition(': ')[2]}", field=field)
@@ -181,9 +184,7 @@ class _TooLarge(int):
     """Stands for an integer that does not fit in 64 bits, while its place is looked for."""
 
 
-def _check_integers(body: bytes) -> None:
-    """The fast parser makes a float of a longer integer: the number would come back changed."""
-    value = json.loads(body, parse_int=_integer)
+def _check_integers(value: object) -> None:
     place = _place_of_large(value, "")
     if place is not None:
         field = place.removeprefix(".") or "body"

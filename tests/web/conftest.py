@@ -12,14 +12,13 @@ from pydantic import SecretStr
 from core.app import App, open_app
 from core.embedded import Servers
 from core.settings import Settings
+from core.tasks import queues
 from tests.support.databases import fresh_database
 from tests.web.serving import Caller, Site, open_site
 
 
 @pytest.fixture(scope="session")
-def site(
-    servers: Servers, server_settings: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> Generator[Site]:
+def site(servers: Servers, server_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
     """Shared: look only at tasks of your own."""
     directory = tmp_path_factory.mktemp("web")
     with fresh_database(servers.database_url) as url:
@@ -34,6 +33,15 @@ def site(
 def caller(site: Site) -> Caller:
     """A client whose key has no tasks yet."""
     return site.other()
+
+
+@pytest.fixture
+def queue(site: Site) -> str:
+    """A queue of the test's own on the shared site: a claim from it takes no other test's task."""
+    name = f"q{secrets.token_hex(4)}"
+    with site.app.engine.begin() as connection:
+        queues.add(connection, [name])
+    return name
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -64,7 +65,7 @@ class Caller:
         """`body` is sent as JSON; bytes are sent as they are."""
         if body is None:
             return self.send("POST", path, headers=headers)
-        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.send("POST", path, data, {"Content-Type": "application/json", **headers})
 
     def enqueue(self, body: Any = None, **headers: str) -> str:

@@ -129,14 +129,14 @@ def test_a_page_can_be_filtered(caller: Caller) -> None:
     assert listed("type=chat.completion") == []
 
 
-def test_cancel_ends_a_waiting_task_and_asks_for_a_running_one(site: Site, caller: Caller) -> None:
+def test_cancel_ends_a_waiting_task_and_asks_for_a_running_one(site: Site, caller: Caller, queue: str) -> None:
     waiting = caller.enqueue()
     first, again = (caller.post(f"/v1/tasks/{waiting}/cancel") for _ in range(2))
     assert (first.status, first.json["state"]) == (200, "cancelled")
     assert (again.status, again.json["state"]) == (200, "cancelled")
 
-    running = caller.enqueue({**NOOP, "priority": 9})
-    claimed = claim(site.app)
+    running = caller.enqueue({**NOOP, "queue": queue})
+    claimed = claim(site.app, queue=queue)
     asked = caller.post(f"/v1/tasks/{running}/cancel")
     assert (asked.status, asked.json["state"]) == (202, "processing")
 
@@ -160,9 +160,9 @@ def test_retry_makes_a_new_task_linked_to_the_old(caller: Caller) -> None:
     assert caller.get(f"/v1/tasks/{old}").json["state"] == "cancelled"
 
 
-def test_a_completed_task_is_not_retried(site: Site, caller: Caller) -> None:
-    task_id = caller.enqueue({**NOOP, "priority": 9})
-    finish(site.app, claim(site.app), TaskState.COMPLETED)
+def test_a_completed_task_is_not_retried(site: Site, caller: Caller, queue: str) -> None:
+    task_id = caller.enqueue({**NOOP, "queue": queue})
+    finish(site.app, claim(site.app, queue=queue), TaskState.COMPLETED)
 
     assert caller.post(f"/v1/tasks/{task_id}/retry").status == 409
 
@@ -198,9 +198,7 @@ def test_the_same_idempotency_key_makes_one_task(caller: Caller) -> None:
     assert len(caller.get("/v1/tasks").json["tasks"]) == 1
 
 
-def test_an_idempotency_key_is_refused_for_another_body_and_free_for_another_owner(
-    site: Site, caller: Caller
-) -> None:
+def test_an_idempotency_key_is_refused_for_another_body_and_free_for_another_owner(site: Site, caller: Caller) -> None:
     task_id = caller.enqueue(Idempotency_Key="k")
 
     other_body = caller.post("/v1/tasks", {**NOOP, "priority": 1}, Idempotency_Key="k")
