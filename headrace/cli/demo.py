@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from core.app import App, open_app
+from core.errors import Misconfigured
 from core.settings import Settings, load_settings
 from core.tasks.validation import validate_input
 from headrace.cli.output import Exit, complain, told_errors
@@ -62,20 +64,21 @@ def demo(
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDE)
-    with _stopped_by_signals(), told_errors():
+    with _stopped_by_signals(), told_errors(), ExitStack() as stack:
         settings = _own_settings(port=port, data_dir=data_dir)
+        stack.enter_context(_only_one(settings.data_dir))
         console.print(Text(f"starting PostgreSQL, Valkey, web, worker and scheduler in {settings.data_dir}"))
-        with started_provider(settings, settings.data_dir) as provider:
-            console.print(Text(f"provider: {provider.story}"), soft_wrap=True)
-            served = settings.model_copy(update={"provider_url": provider.url})
-            with started_deployment(served) as deployment:
-                console.print(Text(f"ready at {deployment.url}, log in {deployment.log}\n"), soft_wrap=True)
-                announced = announce(tasks, provider.models(chat_model, embedding_model))
-                say_announced(console, announced)
-                batch = _run(console, served, deployment, announced, timeout_s=timeout_s)
-                _say(console, batch, deployment if keep else None)
-                if keep:
-                    _wait_for_ctrl_c(deployment)
+        provider = stack.enter_context(started_provider(settings, settings.data_dir))
+        console.print(Text(f"provider: {provider.story}"), soft_wrap=True)
+        served = settings.model_copy(update={"provider_url": provider.url})
+        deployment = stack.enter_context(started_deployment(served))
+        console.print(Text(f"ready at {deployment.url}, log in {deployment.log}\n"), soft_wrap=True)
+        announced = announce(tasks, provider.models(chat_model, embedding_model))
+        say_announced(console, announced)
+        batch = _run(console, served, deployment, announced, timeout_s=timeout_s)
+        _say(console, batch, deployment if keep else None)
+        if keep:
+            _wait_for_ctrl_c(deployment)
     raise typer.Exit(Exit.DONE if all(followed.outcome is None for followed in batch.tasks) else Exit.REFUSED)
 
 
@@ -89,6 +92,16 @@ def _own_settings(*, port: int, data_dir: Path | None) -> Settings:
     chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
     unset: dict[str, None] = dict.fromkeys(_SERVERS)
     return settings.model_copy(update={**unset, "data_dir": chosen, "diagnostic_tasks": True, "worker_queues": ()})
+
+
+@contextmanager
+def _only_one(data_dir: Path) -> Generator[None]:
+    with (data_dir / "demo.lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Misconfigured(f"another demo runs in {data_dir}: stop it, or choose another --data-dir") from None
+        yield
 
 
 def _run(

@@ -2,7 +2,7 @@
 `headrace ...`: finds the command group and runs it.
 
 Groups are imported only when they are used, so that `headrace --help` needs neither a server nor a web framework.
-Exit status: 0 done, 1 it failed, 2 the command or the settings cannot work.
+Exit status: 0 done, 1 it failed, 2 the command or the settings cannot work, 3 a server is away (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from core.errors import HeadraceError, Misconfigured
+from core.errors import HeadraceError, Misconfigured, Unavailable
 
 GROUPS: dict[str, tuple[str, str]] = {
     "up": ("headrace.cli.up", "Run everything on this machine: database, web, workers, scheduler."),
@@ -36,9 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
     except Misconfigured as error:
         typer.echo(f"headrace: {error}", err=True)
         return 2
+    except Unavailable as error:
+        typer.echo(f"headrace: {error}", err=True)
+        return 3
     except HeadraceError as error:
         typer.echo(f"headrace: {error}", err=True)
         return 1
+    except KeyboardInterrupt:  # while a group was still being imported
+        return 130
     return 0
 
 

@@ -264,11 +264,12 @@ def _versions(headrace: App, task_id: str) -> Iterator[TaskDocument]:
 
 
 def _news(document: TaskDocument) -> str:
-    line = f"{document['state']}, attempt {document['attempt']} of {document['max_attempts']}"
+    words = [document["state"], f"attempt {document['attempt']} of {document['max_attempts']}"]
     percent, message = document["progress"]["percent"], document["progress"]["message"]
-    if percent is not None:
-        line += f", {percent:g} %"
-    return f"{line}, {message}" if message else line
+    if not TaskState(document["state"]).is_final:  # the last progress of a task that has ended says nothing any more
+        words += [f"{percent:g} %"] if percent is not None else []
+        words += [message] if message else []
+    return ", ".join(words)
 
 
 def _say_task(document: TaskDocument, *, as_json: bool) -> None:

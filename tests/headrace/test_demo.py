@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -152,3 +153,16 @@ def test_a_broken_promise_is_told(announced: Announced, task: Json, told: str | 
     broken = announced.broken(task, due_at=NOW)
 
     assert (broken is None) if told is None else (broken is not None and told in broken)
+
+
+def test_a_second_demo_in_one_directory_is_refused_and_does_not_touch_the_first(tmp_path: Path) -> None:
+    data_dir = tmp_path / "var"
+    data_dir.mkdir()
+    with (data_dir / "demo.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with demo(data_dir) as (process, output):
+            code, lines = ended(process, output, data_dir)
+
+    assert code == 2
+    assert lines == [f"headrace: another demo runs in {data_dir}: stop it, or choose another --data-dir"]
+    assert [path.name for path in data_dir.iterdir()] == ["demo.lock"]
