@@ -42,7 +42,7 @@ def add(
     data_dir: DataDir = None,
 ) -> None:
     """
-    Make sure that queues exist; adding one again changes nothing.
+    Make sure that queues exist; adding one again changes nothing. Workers learn of it when they start.
 
     Example: headrace queues add nightly
     """
@@ -53,7 +53,7 @@ def add(
         say_json({"queues": [_document(queue) for queue in found]})
         return
     for queue in found:
-        typer.echo(f"queue {queue.name} is there; workers started without --queues serve it")
+        typer.echo(f"queue {queue.name} is there; served by workers started from now on (all queues, or --queues)")
 
 
 @contextmanager
