@@ -159,29 +159,37 @@ def _start_keeper(orders: Orders) -> None:
     """
     log = os.open(Path(orders["data_dir"]) / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     entry = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from core.servers.keeper import main; sys.exit(main())"
-    with subprocess.Popen(
+    keeper = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", entry],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
         cwd="/",
         start_new_session=True,
-    ) as keeper:
-        os.close(log)
-        if keeper.stdin is None or keeper.stdout is None:
-            raise AssertionError("pipes were asked for")
-        keeper.stdin.write(json.dumps(orders).encode())
-        keeper.stdin.close()
-        ready, _, _ = select.select([keeper.stdout], [], [], _START_S)
-        line = keeper.stdout.readline() if ready else b""
-        if not ready:
-            keeper.kill()  # its servers follow
-        answer = cast("dict[str, object]", json.loads(line)) if line else {"error": "the keeper did not answer"}
-        # Popen would wait for the keeper on leaving; it is to outlive this block, and init reaps it after us.
-        if "error" not in answer:
-            keeper.returncode = 0
+    )
+    os.close(log)
+    try:
+        answer = _instruct(keeper, orders)
+    except BaseException:  # a signal ends this process while the servers start: nobody else can use them yet
+        keeper.kill()
+        keeper.wait()
+        raise
+    keeper.returncode = 0  # never waited for: it lives until its last user has gone, maybe long after us
     if "error" in answer:
         raise Unavailable(f"embedded servers: {answer['error']}")
+
+
+def _instruct(keeper: subprocess.Popen[bytes], orders: Orders) -> dict[str, object]:
+    if keeper.stdin is None or keeper.stdout is None:
+        raise AssertionError("pipes were asked for")
+    with keeper.stdin as stdin, keeper.stdout as stdout:
+        stdin.write(json.dumps(orders).encode())
+        stdin.close()
+        ready, _, _ = select.select([stdout], [], [], _START_S)
+        if not ready:
+            keeper.kill()  # its servers follow
+        line = stdout.readline() if ready else b""
+    return cast("dict[str, object]", json.loads(line)) if line else {"error": "the keeper did not answer"}
 
 
 def _orders(settings: Settings, data_dir: Path, made: Secrets) -> Orders:
