@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from core.errors import Misconfigured
+from core.errors import Misconfigured, Unavailable
 
 REVISION = "0001"
 """The newest file in `core/migrations/versions/` (a test holds the two together): what this code needs."""
@@ -177,6 +177,7 @@ def check_revision(connection: sa.Connection) -> None:
 
 def main(arguments: list[str]) -> int:
     # Imported here: the tables must not depend on how servers are found.
+    from core.connections import database_errors  # noqa: PLC0415
     from core.embedded import open_servers  # noqa: PLC0415
     from core.logs import configure_logging  # noqa: PLC0415
     from core.settings import load_settings, sqlalchemy_url  # noqa: PLC0415
@@ -190,10 +191,14 @@ def main(arguments: list[str]) -> int:
         with open_servers(loaded) as settings:
             if settings.database_url is None:
                 raise Misconfigured("DATABASE_URL: not set")
-            upgrade(sqlalchemy_url(settings.database_url.get_secret_value()))
+            with database_errors("nothing was migrated"):
+                upgrade(sqlalchemy_url(settings.database_url.get_secret_value()))
     except Misconfigured as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
+    except Unavailable as error:
+        print(f"{error}: {error.__cause__}".splitlines()[0], file=sys.stderr)  # noqa: T201
+        return 1
     return 0
 
 

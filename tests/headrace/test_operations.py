@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from core.settings import PREFIX, Settings
+from pydantic import SecretStr
+
+from core.settings import PREFIX, Settings, child_environment
 from headrace.cli.output import Exit
 from tests.headrace.settings_table import settings_table
 
@@ -27,3 +31,22 @@ def test_every_setting_named_in_a_document_exists() -> None:
 def test_every_exit_code_is_documented() -> None:
     for code in Exit:
         assert re.search(rf"^\| {code.value} \| ", OPERATIONS, re.MULTILINE)
+
+
+def test_a_release_without_its_database_is_one_line(settings: Settings) -> None:
+    away = settings.model_copy(update={"database_url": SecretStr("postgresql://me:hunter2@127.0.0.1:1/none")})
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "core.schema", "upgrade"],
+        cwd=ROOT,
+        env=child_environment(away),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 1
+    assert "nothing was migrated" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert "hunter2" not in ran.stderr
