@@ -45,6 +45,7 @@ _NAMES = ["release", "web", "worker", "scheduler"]
 _MIGRATION_S = 600.0  # a large table may take minutes
 _READY_POLL_S = 0.1
 _READY_TIMEOUT_S = 2.0
+_REMIND_S = 30.0
 _DOOR_S = 5.0  # web and scheduler: requests are short, and workers need the rest of the grace
 
 
@@ -238,7 +239,11 @@ def _first_key(settings: Settings) -> str:
 def _announce(settings: Settings, clear_key: str) -> None:
     """Wait until the web process is ready, then say so once."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 (not bound: compared)
+    remind_at = time.monotonic() + _REMIND_S
     while not _is_ready(host, settings.port):
+        if time.monotonic() > remind_at:
+            remind_at += _REMIND_S
+            logger.warning("the web process is not ready yet; its lines say why")
         time.sleep(_READY_POLL_S)
     url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
     with suppress(OSError, ValueError):  # nobody reads our output any more; the children go on
