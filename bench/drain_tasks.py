@@ -41,7 +41,7 @@ def run(servers: Servers, size: Size, report: Report) -> None:
 def _add_peer(servers: Servers, size: Size, report: Report, peer: Peer, programs: Path) -> None:
     done = run_peer(
         peer,
-        size.drain_tasks,
+        size.celery_tasks if peer.name == "celery" else size.drain_tasks,
         programs=programs,
         database_url=servers.fresh_database(f"bench_{peer.name}"),
         redis_url=servers.peer_redis_url(),

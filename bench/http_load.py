@@ -6,7 +6,7 @@ import json
 import time
 
 from bench.figures import Report, percentile
-from bench.load import Request, has_wrk, latencies_ms, requests_per_s
+from bench.load import CONNECTIONS, Request, has_wrk, latencies_ms, requests_per_s
 from bench.size import Size
 from bench.system import PAYLOAD, Servers, connect, noop_type, number, web
 from headrace import open_app
@@ -34,7 +34,7 @@ def run_accepts(servers: Servers, size: Size, report: Report) -> None:
     with open_app(settings) as app:
         key = app.keys.create(name="bench").clear_key
     body = json.dumps({"type": "diagnostic.noop", "input": {"payload": PAYLOAD}})
-    request = Request(settings.port, "POST", "/v1/tasks", key, body)
+    request = Request(settings.port, "POST", ("/v1/tasks",), key, body)
     with web(settings, servers.logs), connect(settings) as connection:
         requests_per_s(request, 1)
         for _ in range(size.rounds):
@@ -48,21 +48,21 @@ def run_accepts(servers: Servers, size: Size, report: Report) -> None:
 
 
 def run_status(servers: Servers, size: Size, report: Report) -> None:
-    """Full speed on a live and on a final task, then the live one at a constant 500/s."""
+    """Full speed on live and on final tasks, as many as there are clients; then the live ones at a constant 500/s."""
     _say_what_loads(report)
     settings = servers.fresh("bench_http_status")
     noop = noop_type()
     with open_app(settings) as app:
         created = app.keys.create(name="bench")
-        live, final = (
-            app.tasks.enqueue(noop.model_validate({"payload": PAYLOAD}), owner=created.key_id) for _ in range(2)
-        )
-        app.tasks.cancel(final.public_id, owner=created.key_id)
+        inputs = [noop.model_validate({"payload": PAYLOAD}) for _ in range(CONNECTIONS)]
+        live, final = (app.tasks.enqueue_many(inputs, owner=created.key_id) for _ in range(2))
+        for task in final:
+            app.tasks.cancel(task.public_id, owner=created.key_id)
     requests = {
-        kind: Request(settings.port, "GET", f"/v1/tasks/{task.public_id}", created.clear_key)
-        for kind, task in (("live", live), ("final", final))
+        kind: Request(settings.port, "GET", tuple(f"/v1/tasks/{task.public_id}" for task in tasks), created.clear_key)
+        for kind, tasks in (("live", live), ("final", final))
     }
-    nothing = Request(settings.port, "GET", "/live", created.clear_key)
+    nothing = Request(settings.port, "GET", ("/live",), created.clear_key)
     with web(settings, servers.logs):
         for request in requests.values():
             requests_per_s(request, 1)

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import cast
 
@@ -30,21 +32,26 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent, over and over."""
+    """What is sent, over and over; with several paths one after another, as by clients that each ask for their own."""
 
     port: int
     method: str
-    path: str
+    paths: tuple[str, ...]
     key: str
     body: str = ""
 
-    def encode(self) -> bytes:
-        head = (
-            f"{self.method} {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Bearer {self.key}\r\n"
-        )
+    def encode(self) -> list[bytes]:
+        return [self._encode(path) for path in self.paths]
+
+    def _encode(self, path: str) -> bytes:
+        lines = [
+            f"{self.method} {path} HTTP/1.1",
+            f"Host: 127.0.0.1:{self.port}",
+            f"Authorization: Bearer {self.key}",
+        ]
         if self.body:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(self.body.encode())}\r\n"
-        return f"{head}\r\n{self.body}".encode()
+            lines += ["Content-Type: application/json", f"Content-Length: {len(self.body.encode())}"]
+        return "\r\n".join([*lines, "", self.body]).encode()
 
 
 def has_wrk() -> bool:
@@ -60,7 +67,7 @@ def requests_per_s(request: Request, seconds: int) -> float:
     """
     if has_wrk():
         return _by_wrk(request, seconds)
-    argv = [sys.executable, "-m", "bench.load", str(request.port), request.method, request.path, str(seconds)]
+    argv = [sys.executable, "-m", "bench.load", str(request.port), request.method, str(seconds), *request.paths]
     # Key and body by standard input: arguments are seen by every user of the machine.
     done = subprocess.run(
         argv, input=f"{request.key}\n{request.body}", capture_output=True, text=True, timeout=seconds + 60, check=False
@@ -71,9 +78,9 @@ def requests_per_s(request: Request, seconds: int) -> float:
 
 
 def _by_wrk(request: Request, seconds: int) -> float:
-    url = f"http://127.0.0.1:{request.port}{request.path}"
+    url = f"http://127.0.0.1:{request.port}/"
     argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s", str(SCRIPT), url]
-    argv += ["--", request.method, request.key, request.body]
+    argv += ["--", request.method, request.key, request.body, *request.paths]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60, check=False)
     lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
@@ -87,15 +94,15 @@ def _by_wrk(request: Request, seconds: int) -> float:
 class _Hammer(asyncio.Protocol):
     """One connection that asks again as soon as it is answered."""
 
-    def __init__(self, message: bytes, counts: list[int]) -> None:
-        self._message = message
+    def __init__(self, messages: Iterator[bytes], counts: list[int]) -> None:
+        self._messages = messages
         self._counts = counts  # successes, failures
         self._buffer = b""
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one without saying so
-        self._transport.write(self._message)
+        self._transport.write(next(self._messages))
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -105,16 +112,16 @@ class _Hammer(asyncio.Protocol):
         self._counts[0 if self._buffer[9:10] == b"2" else 1] += 1
         self._buffer = self._buffer[end:]
         if self._transport is not None:
-            self._transport.write(self._message)
+            self._transport.write(next(self._messages))
 
 
 async def _hammer(request: Request, seconds: float) -> float:
     loop = asyncio.get_running_loop()
     counts = [0, 0]
-    message = request.encode()
+    messages = cycle(request.encode())
     started = loop.time()
     transports = [
-        (await loop.create_connection(lambda: _Hammer(message, counts), "127.0.0.1", request.port))[0]
+        (await loop.create_connection(lambda: _Hammer(messages, counts), "127.0.0.1", request.port))[0]
         for _ in range(CONNECTIONS)
     ]
     await asyncio.sleep(seconds)
@@ -148,7 +155,7 @@ def latencies_ms(request: Request, *, rate: int, seconds: float) -> list[float]:
     Raises:
         LoadFailed: a request was refused or a connection broke.
     """
-    message = request.encode()
+    messages = cycle(request.encode())
     free = deque(socket.create_connection(("127.0.0.1", request.port), timeout=5) for _ in range(RATE_CONNECTIONS))
     everyone = list(free)
     for connection in everyone:
@@ -162,7 +169,7 @@ def latencies_ms(request: Request, *, rate: int, seconds: float) -> list[float]:
             now = time.perf_counter()
             if sent < total and due <= now and free:
                 connection = free.popleft()
-                connection.sendall(message)
+                connection.sendall(next(messages))
                 waiting[connection] = due
                 sent += 1
                 continue
@@ -192,14 +199,14 @@ def _read_answer(connection: socket.socket) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m bench.load PORT METHOD PATH SECONDS` with key and body on standard input: prints requests/s."""
+    """`python -m bench.load PORT METHOD SECONDS PATH...` with key and body on standard input: prints requests/s."""
     import uvloop  # noqa: PLC0415 (only this fallback needs it)
 
-    port, method, path, seconds = arguments
+    port, method, seconds, *paths = arguments
     key, _, body = sys.stdin.read().partition("\n")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            print(runner.run(_hammer(Request(int(port), method, path, key, body), float(seconds))))
+            print(runner.run(_hammer(Request(int(port), method, tuple(paths), key, body), float(seconds))))
     except LoadFailed as error:
         print(error, file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ class Size:
     Args:
         rounds: of each measurement; figures are medians.
         drain_tasks: enqueued before a worker starts.
+        celery_tasks: the same for Celery, which takes a minute for 5,000.
         bulk_tasks: handed to one `enqueue_many`.
         load_s: seconds of HTTP load in a round.
         reads: status reads in Python in a round.
@@ -21,6 +22,7 @@ class Size:
 
     rounds: int
     drain_tasks: int
+    celery_tasks: int
     bulk_tasks: int
     load_s: int
     reads: int
@@ -33,6 +35,7 @@ class Size:
 FULL = Size(
     rounds=3,
     drain_tasks=5_000,
+    celery_tasks=5_000,
     bulk_tasks=20_000,
     load_s=8,
     reads=5_000,
@@ -43,7 +46,8 @@ FULL = Size(
 )
 QUICK = Size(
     rounds=1,
-    drain_tasks=600,
+    drain_tasks=2_000,
+    celery_tasks=300,
     bulk_tasks=5_000,
     load_s=2,
     reads=1_000,

@@ -41,7 +41,7 @@ def _server(*, status: int = 200, stalled_for_s: float = 0.0) -> Iterator[Reques
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield Request(server.server_address[1], "GET", "/", "key")
+        yield Request(server.server_address[1], "GET", ("/", "/other"), "key")
     finally:
         server.shutdown()
         thread.join()
@@ -74,7 +74,7 @@ def test_a_refused_request_gives_no_latencies() -> None:
 
 def test_load_without_wrk_counts_successes_and_keeps_the_key_out_of_the_arguments() -> None:
     with _server() as request:
-        argv = [sys.executable, "-m", "bench.load", str(request.port), "GET", "/", "0.3"]
+        argv = [sys.executable, "-m", "bench.load", str(request.port), "GET", "0.3", "/", "/other"]
         done = subprocess.run(argv, input="key\n", capture_output=True, text=True, timeout=30, check=False)
 
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def test_load_without_wrk_counts_successes_and_keeps_the_key_out_of_the_argument
 
 def test_load_without_wrk_fails_when_requests_are_refused() -> None:
     with _server(status=401) as request:
-        argv = [sys.executable, "-m", "bench.load", str(request.port), "GET", "/", "0.2"]
+        argv = [sys.executable, "-m", "bench.load", str(request.port), "GET", "0.2", "/"]
         done = subprocess.run(argv, input="key\n", capture_output=True, text=True, timeout=30, check=False)
 
     assert done.returncode == 1
