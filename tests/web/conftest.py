@@ -16,6 +16,9 @@ from core.tasks import queues
 from tests.support.databases import fresh_database
 from tests.web.serving import Caller, Site, open_site
 
+_QUEUES = [f"q{number}" for number in range(50)]
+_queues = iter(_QUEUES)
+
 
 @pytest.fixture(scope="session")
 def site(servers: Servers, server_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
@@ -25,8 +28,11 @@ def site(servers: Servers, server_settings: Settings, tmp_path_factory: pytest.T
         settings = server_settings.model_copy(
             update={"database_url": SecretStr(url), "instance_name": f"w{secrets.token_hex(4)}:", "data_dir": directory}
         )
-        with open_app(settings) as app, open_site(app, directory / "web.log") as opened:
-            yield opened
+        with open_app(settings) as app:
+            with app.engine.begin() as connection:
+                queues.add(connection, _QUEUES)
+            with open_site(app, directory / "web.log") as opened:
+                yield opened
 
 
 @pytest.fixture
@@ -38,10 +44,7 @@ def caller(site: Site) -> Caller:
 @pytest.fixture
 def queue(site: Site) -> str:
     """A queue of the test's own on the shared site: a claim from it takes no other test's task."""
-    name = f"q{secrets.token_hex(4)}"
-    with site.app.engine.begin() as connection:
-        queues.add(connection, [name])
-    return name
+    return next(_queues)
 
 
 @pytest.fixture
