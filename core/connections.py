@@ -49,6 +49,7 @@ def connect_database(url: str, *, pool_size: int = 10, statement_timeout_ms: int
         max_overflow=0,
         pool_timeout=1.5,  # with the deadline of a statement still inside the API's two seconds
         pool_use_lifo=True,
+        hide_parameters=True,  # law 12: an error in a log must not show a prompt
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "options": options,

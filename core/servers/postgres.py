@@ -95,6 +95,10 @@ class PostgresServer(Server):
             "jit": "off",  # our statements are short: compiling them costs more than it saves
             "autovacuum_naptime": "15s",  # claim and finish leave dead rows quickly
             "log_min_messages": "warning",
+            # Law 12: a failing statement is not logged with its values, which may be prompts.
+            "log_min_error_statement": "panic",
+            "log_parameter_max_length": "0",
+            "log_parameter_max_length_on_error": "0",
             "cluster_name": "headrace",
             **self._statistics(),
             **self._options,

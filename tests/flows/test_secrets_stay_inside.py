@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import redis
+import sqlalchemy as sa
 
 from core.app import App
 from core.settings import Settings
@@ -88,3 +90,12 @@ def everything_in(settings: Settings) -> str:
                 elif kind == "hash":
                     found.append(repr(client.hgetall(name)))
     return "\n".join(found)
+
+
+def test_what_the_database_refuses_is_told_without_its_values(app: App) -> None:
+    with pytest.raises(sa.exc.DBAPIError) as refused, app.engine.connect() as connection:
+        connection.execute(
+            sa.text("SELECT CAST(:prompt AS uuid) IS NULL OR :other = 'x'"), {"prompt": "1", "other": PROMPT}
+        )
+
+    assert PROMPT not in str(refused.value)
