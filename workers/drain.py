@@ -134,7 +134,6 @@ class Drains:
             self._doubts.claim_answered(queue)
             if not claimed:
                 return False
-            pace.note_claim(got=len(claimed), asked=limit)
             drain.ahead.extend(claimed)
             if len(claimed) == limit:
                 self._ringer.more(queue)

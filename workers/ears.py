@@ -30,6 +30,7 @@ class Ear:
 
     def __init__(self) -> None:
         self._heard = threading.Event()
+        self._heard.set()  # the first look is at once: a bell may be waiting
         self._local = False
 
     def wake(self) -> None:
@@ -93,8 +94,9 @@ class Ears:
         while not self._stopping.is_set():
             try:
                 self._listen()
-            except (redis.RedisError, OSError) as error:
-                logger.info("not listening for bells; asking instead", extra={"reason": type(error).__name__})
+            except (redis.RedisError, OSError, ValueError) as error:  # ValueError: redis-py 8.1, its socket was closed
+                if not self._stopping.is_set():
+                    logger.info("not listening for bells; asking instead", extra={"reason": type(error).__name__})
                 self._stopping.wait(RECONNECT_S)
 
     def _listen(self) -> None:

@@ -104,7 +104,10 @@ class Execution:
 
     def abandon(self, run: Run, outcome: Outcome) -> bool:
         """Write this outcome for a run whose handler does not end; False when it just ended by itself."""
-        return self._finish(run, outcome)
+        taken = self._finish(run, outcome)
+        if taken:
+            self._runs.pop(run.claimed.task.public_id, None)  # nobody waits for it any more
+        return taken
 
     def _finish(self, run: Run, outcome: Outcome) -> bool:
         if not run.take_finish():

@@ -17,7 +17,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._average_s = 0.0
-        self._trust = 1  # doubled with each claim that was used up quickly, so that a first guess is not believed
+        self._trust = 1  # doubled with each short task in a row: one of them proves little
 
     def limit(self) -> int:
         """Tasks to ask for now."""
@@ -27,10 +27,5 @@ class Pace:
 
     def note(self, took_s: float) -> None:
         """A task of the queue took so long."""
-        if took_s > WORK_S:
-            self._trust = 1
+        self._trust = 1 if took_s > WORK_S else min(MOST, self._trust * 2)
         self._average_s += _WEIGHT * (took_s - self._average_s)
-
-    def note_claim(self, *, got: int, asked: int) -> None:
-        if got == asked:
-            self._trust = min(MOST, self._trust * 2)

@@ -181,9 +181,9 @@ class WorkerProcess:
         self._writer.start()
         self._loop.start()
         self._heartbeat.start()
-        self._ears.start()
         self._watch.start(self._crew)
         self._crew.start(queues)
+        self._ears.start()
 
     def _look_after(self) -> End:
         while True:
@@ -215,6 +215,12 @@ class WorkerProcess:
         last_resort = threading.Timer(total_s, _leave_overdue)
         last_resort.daemon = True
         last_resort.start()
+        try:
+            return self._end_work(end, deadline, total_s)
+        finally:
+            last_resort.cancel()
+
+    def _end_work(self, end: End, deadline: float, total_s: float) -> int:
         self._crew.stop()
         if end.status == DECLARED_DEAD:
             self._execution.interrupt_all(Interruption.LOST)
@@ -239,7 +245,6 @@ class WorkerProcess:
         self._end_lease()
         self._ears.close()
         self._watch.close()
-        self._crew.join(min(1.5, max(0.0, deadline - time.monotonic())))
         return end.status
 
     def _take_back(self, until: float) -> None:

@@ -62,9 +62,6 @@ class SoloCrew:
     def stop(self) -> None:
         self._stopping.set()
 
-    def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
-
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from core.app import App, open_app
-from core.ids import KeyId
+from core.app import App, build_app, open_app
+from core.ids import KeyId, new_worker_id
 from core.settings import Settings
 from tests.support.probe_tasks import MODULE
 from tests.support.worker_processes import Workers, running_workers
+from workers.process import End, WorkerProcess
 
 StartWorkers = Callable[..., AbstractContextManager[Workers]]
 
@@ -45,3 +47,49 @@ def start_workers(app: App, tmp_path: Path) -> StartWorkers:
         return running_workers(app, *arguments, log=tmp_path / "workers.log", **settings)
 
     return start
+
+
+class WorkerInThread:
+    """A whole worker process inside the test's: real threads, real servers, no fork."""
+
+    def __init__(self, app: App, *, threads: int = 4, solo: bool = False, queues: tuple[str, ...] = ()) -> None:
+        settings = app.settings.model_copy(update={"worker_threads": threads, "worker_queues": queues})
+        self.app = build_app(settings)
+        self.process = WorkerProcess(self.app, worker_id=new_worker_id(), name="headrace-worker-1", solo=solo)
+        self.status: int | None = None
+        self._thread = threading.Thread(target=self._run, name="worker under test", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.status = self.process.run()
+
+    def join(self, timeout_s: float) -> int | None:
+        """Wait for its end; the exit status, None while it runs."""
+        self._thread.join(timeout_s)
+        return self.status
+
+    def stop(self) -> int | None:
+        self.process.end(End(0, "the test is over"))
+        status = self.join(20)
+        self.app.tasks.close()
+        self.app.cache.close()
+        self.app.bells.link.close()
+        self.app.engine.dispose()
+        return status
+
+
+StartWorker = Callable[..., WorkerInThread]
+
+
+@pytest.fixture
+def start_worker(app: App) -> Generator[StartWorker]:
+    """`start_worker(threads=1)`: stopped at the end of the test."""
+    started: list[WorkerInThread] = []
+
+    def start(**options: Any) -> WorkerInThread:
+        started.append(WorkerInThread(app, **options))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.stop()

@@ -1,0 +1,85 @@
+"""The threads of a process, shared out among its queues."""
+
+from __future__ import annotations
+
+import threading
+
+from core.tasks.queues import Queue
+from tests.support.waiting import wait_until
+from workers.slots import Slots
+
+NOW = 0.0
+
+
+def slots(threads: int, *queues: Queue) -> Slots:
+    made = Slots(threads)
+    made.serve(queues)
+    return made
+
+
+def test_there_are_as_many_slots_as_threads() -> None:
+    shared = slots(2, Queue("a", 0, None), Queue("b", 0, None))
+
+    assert [shared.acquire("a", timeout_s=NOW), shared.acquire("b", timeout_s=NOW)] == [True, True]
+    assert not shared.acquire("a", timeout_s=NOW)
+    assert not shared.has_room("b")
+
+    shared.release("a")
+    assert shared.acquire("b", timeout_s=NOW)
+
+
+def test_a_reserved_slot_is_kept_for_its_queue() -> None:
+    shared = slots(3, Queue("a", 0, None), Queue("b", 1, None))
+
+    taken = [shared.acquire("a", timeout_s=NOW) for _ in range(3)]
+
+    assert taken == [True, True, False]
+    assert shared.acquire("b", timeout_s=NOW)
+    assert not shared.acquire("b", timeout_s=NOW)
+
+
+def test_a_queue_stays_below_its_maximum() -> None:
+    shared = slots(3, Queue("a", 0, 1), Queue("b", 0, None))
+
+    assert shared.acquire("a", timeout_s=NOW)
+    assert not shared.acquire("a", timeout_s=NOW)
+    assert shared.acquire("b", timeout_s=NOW)
+
+
+def test_an_unnamed_queue_gets_none_until_it_is_named() -> None:
+    shared = slots(1)
+    assert not shared.acquire("a", timeout_s=NOW)
+
+    shared.serve([Queue("a", 0, None)])
+
+    assert shared.acquire("a", timeout_s=NOW)
+
+
+def test_a_slot_is_handed_over_only_to_another_queue_that_waits() -> None:
+    shared = slots(1, Queue("a", 0, None), Queue("b", 0, None))
+    shared.acquire("a", timeout_s=NOW)
+    assert not shared.hand_over("a")
+
+    got: list[bool] = []
+    waiter = threading.Thread(target=lambda: got.append(shared.acquire("b", timeout_s=5.0)))
+    waiter.start()
+    wait_until(lambda: shared.hand_over("a"), 5, what="b waits")
+    waiter.join(5)
+
+    assert got == [True]
+    assert not shared.acquire("a", timeout_s=NOW)
+    shared.release("b")
+    assert shared.in_use() == 0
+
+
+def test_closing_wakes_who_waits_with_nothing() -> None:
+    shared = slots(1, Queue("a", 0, None))
+    shared.acquire("a", timeout_s=NOW)
+    got: list[bool] = []
+    waiter = threading.Thread(target=lambda: got.append(shared.acquire("a", timeout_s=30.0)))
+    waiter.start()
+
+    shared.close()
+    waiter.join(5)
+
+    assert got == [False]
