@@ -7,15 +7,15 @@ starts them for its own duration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from core.access.virtual_keys import VirtualKeys, changes_channel
-from core.connections import RedisAway, RedisLink, autocommit, connect_database, database_errors
+from core.connections import RedisLink, autocommit, connect_database, database_errors
 from core.embedded import open_servers
 from core.errors import Misconfigured
 from core.ids import KeyId
@@ -54,7 +54,7 @@ class App:
 
 
 @contextmanager
-def open_app(settings: Settings | None = None) -> Iterator[App]:
+def open_app(settings: Settings | None = None) -> Generator[App]:
     """
     Build the application; on leaving, close it and the servers that were started for it.
 
@@ -101,8 +101,7 @@ def build_app(settings: Settings) -> App:
 
     def announce_key(key_id: KeyId) -> None:
         # An outage loses it: the doors find out by themselves within five seconds.
-        with suppress(RedisAway), cache.errors() as client:
-            client.publish(channel, key_id)
+        cache.publish(channel, key_id)
 
     keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"), announce=announce_key)
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
 import sqlalchemy as sa
 from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
+from sqlalchemy import exc
 
 from core.errors import StoreUnavailable
 from core.settings import sqlalchemy_url
@@ -27,7 +29,7 @@ CONNECT_TIMEOUT_S = 2  # libpq's least value
 REDIS_TIMEOUT_S = 0.25  # a cache that takes longer than the row is worse than no cache
 REDIS_PAUSE_S = 0.5  # left alone this long after a failure: an outage costs one timeout, not one a call
 
-OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, sa.exc.DisconnectionError)
+OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.DisconnectionError)
 """What SQLAlchemy raises when the database is away, too slow, or refused a connection."""
 
 
@@ -70,16 +72,16 @@ def autocommit(engine: sa.Engine) -> sa.Engine:
 _TRANSIENT_CLASSES = ("08", "40", "53", "55", "57", "58")
 
 
-def is_transient(error: sa.exc.DBAPIError) -> bool:
+def is_transient(error: exc.DBAPIError) -> bool:
     """Whether the same statement may pass later: lost connection, deadlock, resources, shutdown; not bad data."""
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
-        return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+        return isinstance(error, exc.OperationalError | exc.InterfaceError)
     return str(state)[:2] in _TRANSIENT_CLASSES
 
 
 @contextmanager
-def database_errors(what: str) -> Iterator[None]:
+def database_errors(what: str) -> Generator[None]:
     """Turn an outage into StoreUnavailable; `what` says what was not done, e.g. "the task was not read"."""
     try:
         yield
@@ -112,7 +114,7 @@ class RedisLink:
         self._lock = threading.Lock()
 
     @contextmanager
-    def errors(self) -> Iterator[redis.Redis]:
+    def errors(self) -> Generator[redis.Redis]:
         """The client; its failures, and the pause after one, become RedisAway."""
         if time.monotonic() < self._resume_at:
             raise RedisAway("paused after a failure")
@@ -121,6 +123,11 @@ class RedisLink:
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError) as error:
             self._trip(error)
             raise RedisAway(str(error)) from error
+
+    def publish(self, channel: str, message: str) -> None:
+        """Tell who listens; with Redis away nobody is told, and every listener has a backstop."""
+        with suppress(RedisAway), self.errors() as client:
+            client.publish(channel, message)  # pyright: ignore[reportUnknownMemberType] (redis-py 8.1: partly typed)
 
     @property
     def is_away(self) -> bool:
@@ -144,5 +151,5 @@ def run_script(client: redis.Redis, script: str, sha: str, keys: list[Any], args
     """EVALSHA, or EVAL when the server forgot the script (restart, SCRIPT FLUSH)."""
     try:
         return client.evalsha(sha, len(keys), *keys, *args)
-    except redis.exceptions.NoScriptError:
+    except NoScriptError:
         return client.eval(script, len(keys), *keys, *args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
@@ -174,13 +175,13 @@ def child_environment(settings: Settings) -> dict[str, str]:
     for name in ("DATABASE_URL", "REDIS_URL", "PORT"):
         environ.pop(name, None)
     for name in Settings.model_fields:
-        value = getattr(settings, name)
+        value: object = getattr(settings, name)
         if value is None:
             continue
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         elif isinstance(value, tuple):
-            value = ",".join(value)
+            value = ",".join(cast(Words, value))
         environ[PREFIX + name.upper()] = str(value)
     return environ
 

@@ -93,7 +93,7 @@ class Acceptance:
         later: list[int] = []
         seen: set[tuple[str, str]] = set()
         with self._engine.begin() as connection:
-            fresh = []
+            fresh: list[int] = []
             # In the order of the keys: two batches that share keys must not wait for each other in a ring.
             for place in sorted(range(len(requests)), key=lambda i: _key_of(requests[i])):
                 request = requests[place]

@@ -100,11 +100,7 @@ class RedisBells:
 
     def cancel(self, worker_id: object, public_id: PublicId) -> None:
         """Tell a worker to look at a cancellation now; it finds out at its next heartbeat anyway."""
-        try:
-            with self.link.errors() as client:
-                client.publish(self.keys.worker_channel(worker_id), public_id)
-        except RedisAway:
-            return
+        self.link.publish(self.keys.worker_channel(worker_id), public_id)
 
 
 def bell_message(queue: str, message_id: str) -> bytes:

@@ -125,10 +125,9 @@ class TaskClient:
         if not tasks:
             return []
         with database_errors("no task was accepted"), self._engine.begin() as connection:
-            for start in range(0, len(tasks), BULK):
-                accepted_at = accept.insert(connection, tasks[start : start + BULK])
+            times = [accept.insert(connection, tasks[start : start + BULK]) for start in range(0, len(tasks), BULK)]
         self._ring(tasks)
-        return [accept.as_accepted(task, accepted_at) for task in tasks]
+        return [accept.as_accepted(task, times[0]) for task in tasks]
 
     def accept(self, tasks: Sequence[NewTask], idempotency: Idempotency | None = None) -> Accepted:
         """Accept validated tasks, all or none, together with what other threads accept now."""
@@ -166,7 +165,11 @@ class TaskClient:
             if replayed is not None:
                 return queries.by_ids(connection, replayed.task_ids)[0]
         accepted_at = accept.insert(connection, [task])
-        event.listen(session, "after_commit", lambda _session: self._ring([task]), once=True)
+
+        def ring(_: Session) -> None:
+            self._ring([task])
+
+        event.listen(session, "after_commit", ring, once=True)
         return accept.as_accepted(task, accepted_at)
 
     def _ring(self, tasks: Sequence[NewTask]) -> None:

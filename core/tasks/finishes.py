@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from core.connections import OUTAGES, is_transient
 from core.errors import Unavailable
@@ -127,7 +128,7 @@ class Finishes:
             try:
                 self._commit(batch)
                 return
-            except sa.exc.DBAPIError as error:
+            except exc.DBAPIError as error:
                 if not is_transient(error):
                     self._isolate(batch, error)
                     return

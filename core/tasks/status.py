@@ -147,7 +147,7 @@ def put_arguments(
 
 
 def redis_time_ms(client: redis.Redis) -> int:
-    seconds, micros = client.time()
+    seconds, micros = client.time()  # pyright: ignore[reportUnknownMemberType] (redis-py 8.1: partly typed)
     return int(seconds) * 1000 + int(micros) // 1000
 
 

@@ -7,10 +7,10 @@ What passes can be stored and handed back: no NUL, no lone surrogate, no NaN, no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from pydantic import ValidationError
@@ -134,12 +134,12 @@ def check_storable(value: object, *, field: str, depth: int = 0) -> None:
             raise InvalidRequest(f"{field}: a lone surrogate is not valid Unicode", field=field)
     elif isinstance(value, Mapping):
         _check_depth(depth, field)
-        for key, inner in value.items():
+        for key, inner in cast(Mapping[object, object], value).items():
             check_storable(key, field=field, depth=depth + 1)
             check_storable(inner, field=f"{field}.{key}", depth=depth + 1)
     elif isinstance(value, list | tuple):
         _check_depth(depth, field)
-        for place, inner in enumerate(value):
+        for place, inner in enumerate(cast(Sequence[object], value)):
             check_storable(inner, field=f"{field}[{place}]", depth=depth + 1)
     elif isinstance(value, float) and not math.isfinite(value):
         raise InvalidRequest(f"{field}: NaN and infinity are not JSON", field=field)
