@@ -57,5 +57,7 @@ def _headrace(servers: Servers, total: int) -> float:
     with open_app(settings) as app:
         owner = app.keys.create(name="bench").key_id
         app.tasks.enqueue_many([noop.model_validate({"payload": PAYLOAD}) for _ in range(total)], owner=owner)
-    with worker(settings, servers.logs) as child, connect(settings) as connection:
-        return drain_rate(lambda: number(connection, COMPLETED), total, child)
+    with connect(settings) as connection:
+        connection.execute("ANALYZE")
+        with worker(settings, servers.logs) as child:
+            return drain_rate(lambda: number(connection, COMPLETED), total, child)

@@ -65,12 +65,10 @@ def run_peer(peer: Peer, total: int, *, programs: Path, database_url: str, redis
     }
     printed = output_of([str(programs / "python"), peer.script, str(total)], env=env, cwd=PEERS)
     argv = [str(programs / peer.worker[0]), *peer.worker[1:]]
-    with (
-        psycopg.connect(database_url, autocommit=True) as connection,
-        redis.Redis.from_url(redis_url) as client,
-        running(peer.name, argv, env=env, logs=logs, cwd=PEERS) as worker,
-    ):
-        return PeerRun(float(printed), drain_rate(_counter(peer, connection, client), total, worker))
+    with psycopg.connect(database_url, autocommit=True) as connection, redis.Redis.from_url(redis_url) as client:
+        connection.execute("ANALYZE")
+        with running(peer.name, argv, env=env, logs=logs, cwd=PEERS) as worker:
+            return PeerRun(float(printed), drain_rate(_counter(peer, connection, client), total, worker))
 
 
 def _counter(peer: Peer, connection: psycopg.Connection[tuple[int]], client: redis.Redis) -> Callable[[], int]:
