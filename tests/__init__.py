@@ -1,0 +1,1 @@
+"""Tests mirror the folders. This file makes `tests.core` and the like packages of their own, apart from ours."""
