@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from core.tasks.model import Stamp
 
@@ -31,24 +33,43 @@ class Read:
     got: Stamp
 
 
-def violations(writes: Sequence[Write], reads: Iterable[Read], *, tolerance_s: float = 0.0) -> list[str]:
+def violations(writes: Iterable[Write], reads: Iterable[Read], *, tolerance_s: float = 0.0) -> list[str]:
     """What is wrong with a history; empty when it is as it should be."""
     found: list[str] = []
-    newest: dict[tuple[str, str], list[Read]] = {}
+    written: dict[str, list[Write]] = defaultdict(list)
+    for write in writes:
+        written[write.task_id].append(write)
+    answered: dict[tuple[str, str], _Answered] = defaultdict(_Answered)
     for read in sorted(reads, key=lambda read: read.began):
-        own = [write for write in writes if write.task_id == read.task_id]
-        if read.got not in {write.stamp for write in own}:
+        own = written[read.task_id]
+        if all(write.stamp != read.got for write in own):
             found.append(f"{read} was never written")
         if read.sent is not None and read.got < read.sent:
             found.append(f"{read} is older than its ETag")
         due = [write.stamp for write in own if write.known_at < read.began - STALE_S - tolerance_s]
         if due and read.got < max(due):
             found.append(f"{read} is more than a second behind {max(due)}")
-        before = newest.setdefault((read.process, read.task_id), [])
-        if any(earlier.ended < read.began and earlier.got > read.got for earlier in before):
+        before = answered[read.process, read.task_id]
+        newest = before.newest_before(read.began)
+        if newest is not None and read.got < newest:
             found.append(f"{read} is older than what this process answered before")
-        # Only the newest answers can be contradicted, and those still overlapping the next read.
-        top = max((earlier.got for earlier in before), default=read.got)
-        if read.got >= top:
-            before.append(read)
+        before.add(read)
     return found
+
+
+class _Answered:
+    """What one process answered about one task, to be asked in the order of time."""
+
+    def __init__(self) -> None:
+        self._under_way: list[tuple[float, Stamp]] = []
+        self._newest: Stamp | None = None
+
+    def add(self, read: Read) -> None:
+        heappush(self._under_way, (read.ended, read.got))
+
+    def newest_before(self, moment: float) -> Stamp | None:
+        while self._under_way and self._under_way[0][0] < moment:
+            _, got = heappop(self._under_way)
+            if self._newest is None or got > self._newest:
+                self._newest = got
+        return self._newest

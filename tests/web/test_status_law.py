@@ -18,7 +18,7 @@ from tests.web.histories import Read, Write, violations
 from tests.web.moves import claim, finish, progress
 from tests.web.serving import NOOP, Caller, WebProcess, running_web
 
-SECONDS = 8
+SECONDS = 12
 READERS = 8
 
 
@@ -70,17 +70,23 @@ class Writer:
         self.old.append((task, as_of_ms))
 
     def _disturb(self) -> None:
-        time.sleep(self.random.uniform(0, 0.15))  # the pace of a worker, not a synchronisation
         chance = self.random.random()
-        if chance < 0.2:
-            url = self.app.settings.redis_url
-            assert url is not None
-            with redis.Redis.from_url(url.get_secret_value()) as connection:
-                connection.flushdb()
-        elif chance < 0.6 and self.old:
+        if chance < 0.1:
+            time.sleep(1.8)  # long enough for a copy that outlives its second to be seen
+        else:
+            time.sleep(self.random.uniform(0, 0.12))  # the pace of a worker, not a synchronisation
+        if chance < 0.5:
+            self._forget_copies()
+        if 0.3 < chance < 0.8 and self.old:
             # A slow writer: its copy arrives after newer ones, with the time from before its commit.
-            task, as_of_ms = self.random.choice(self.old[-20:])
+            task, as_of_ms = self.random.choice(self.old[-3:])
             self.app.copies.announce([task], as_of_ms)
+
+    def _forget_copies(self) -> None:
+        url = self.app.settings.redis_url
+        assert url is not None
+        with redis.Redis.from_url(url.get_secret_value()) as connection:
+            connection.flushdb()
 
 
 class Reader:
