@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 
@@ -23,7 +24,7 @@ from bench.peer_environment import PeersMissing
 from bench.processes import ChildFailed
 from bench.scenarios import SCENARIOS
 from bench.size import FULL, QUICK
-from bench.system import open_bench_servers
+from bench.system import CHECKOUT, open_bench_servers
 from core.errors import HeadraceError
 
 # What may go wrong in one scenario without taking the others' figures away.
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
     profiled.add_argument("--tasks", type=int, default=30_000, help="enqueued before (30000)")
     profiled.add_argument("--seconds", type=int, default=8, help="how long to sample (8)")
     given = parser.parse_args(arguments)
+    os.chdir(CHECKOUT)  # our programs are run as `python -m web`, from here
     console = Console(width=None if sys.stdout.isatty() else 140)
     if given.suite == "profile":
         return _profile(console, tasks=given.tasks, seconds=given.seconds)

@@ -67,7 +67,7 @@ def run_peer(peer: Peer, total: int, *, programs: Path, database_url: str, redis
     argv = [str(programs / peer.worker[0]), *peer.worker[1:]]
     with psycopg.connect(database_url, autocommit=True) as connection, redis.Redis.from_url(redis_url) as client:
         connection.execute("ANALYZE")
-        with running(peer.name, argv, env=env, logs=logs, cwd=PEERS) as worker:
+        with running(peer.name, argv, env=env, logs=logs) as worker:
             return PeerRun(float(printed), drain_rate(_counter(peer, connection, client), total, worker))
 
 

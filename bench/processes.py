@@ -1,5 +1,5 @@
 """
-Child processes of a run: started in a session of their own, always ended, and weighed.
+Child processes of a run: tied to this one, always ended, and weighed.
 
 A child's output goes to a file; its end is shown when the child fails.
 """
@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.orphans import TiedProcess
+
 STOP_S = 30.0
 
 
@@ -25,7 +27,7 @@ class ChildFailed(Exception):
 class Child:
     """A running child process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: TiedProcess, log: Path) -> None:
         self.process = process
         self.log = log
 
@@ -59,23 +61,21 @@ class Child:
 
 
 @contextmanager
-def running(
-    name: str, argv: Sequence[str], *, env: Mapping[str, str], logs: Path, cwd: Path | None = None
-) -> Iterator[Child]:
+def running(name: str, argv: Sequence[str], *, env: Mapping[str, str], logs: Path) -> Iterator[Child]:
     """Run a child for the length of the block; SIGTERM to it at the end, SIGKILL to its group if it stays."""
     log = logs / f"{name}.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        process = TiedProcess(
+            argv, death_signal=signal.SIGTERM, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )
     try:
         yield Child(process, log)
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill_group()
             process.wait()
         _end_group(process.pid)
 

@@ -7,6 +7,7 @@ Only public ways in: `open_app`, `python -m web`, `python -m workers`, HTTP.
 from __future__ import annotations
 
 import http.client
+import os
 import shutil
 import sys
 import tempfile
@@ -74,7 +75,8 @@ def open_bench_servers() -> Iterator[Servers]:
     """The embedded servers on this checkout's disk, for this run alone; everything is deleted afterwards."""
     home = CHECKOUT / ".bench"
     home.mkdir(exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix="run-", dir=home))
+    _remove_abandoned(home)
+    root = Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=home))
     try:
         with open_servers(load_settings({}, data_dir=root / "var")) as settings:
             yield Servers(settings, root)
@@ -82,10 +84,21 @@ def open_bench_servers() -> Iterator[Servers]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+def _remove_abandoned(home: Path) -> None:
+    """What a killed run left behind; it may be gigabytes."""
+    for root in home.glob("run-*-*"):
+        try:
+            os.kill(int(root.name.split("-")[1]), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(root, ignore_errors=True)
+        except PermissionError:
+            continue  # somebody else's run, and alive
+
+
 @contextmanager
 def web(settings: Settings, logs: Path) -> Iterator[Child]:
     """One web process, ready."""
-    with running("web", [sys.executable, "-m", "web"], env=child_environment(settings), logs=logs, cwd=CHECKOUT) as it:
+    with running("web", [sys.executable, "-m", "web"], env=child_environment(settings), logs=logs) as it:
         it.wait_until(lambda: _answers(settings.port), what="GET /ready")
         yield it
 
@@ -94,7 +107,7 @@ def web(settings: Settings, logs: Path) -> Iterator[Child]:
 def worker(settings: Settings, logs: Path) -> Iterator[Child]:
     """A worker supervisor with `settings.worker_processes` processes; not waited for."""
     argv = [sys.executable, "-m", "workers"]
-    with running("worker", argv, env=child_environment(settings), logs=logs, cwd=CHECKOUT) as it:
+    with running("worker", argv, env=child_environment(settings), logs=logs) as it:
         yield it
 
 
