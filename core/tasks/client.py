@@ -27,7 +27,7 @@ from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks import accept, queries, store
 from core.tasks.accept import Idempotency
 from core.tasks.acceptance import BULK, Acceptance, Accepted, idempotency_of
-from core.tasks.model import NewTask, Stamp, Task, TaskState
+from core.tasks.model import NewTask, Stamp, Task, TaskState, load_json
 from core.tasks.queries import TaskPage
 from core.tasks.queues import KnownQueues
 from core.tasks.status import Status, StatusCopies, StatusReader
@@ -198,7 +198,7 @@ class TaskClient:
 
     def get(self, public_id: str, *, owner: str | None = None) -> dict[str, Any]:
         """The task as in the HTTP contract: `{"id", "type", "state", "result", ...}`, at most a second old."""
-        task: dict[str, Any] = orjson.loads(self.status(public_id, owner=owner).body)
+        task: dict[str, Any] = load_json(self.status(public_id, owner=owner).body)
         return task
 
     def wait(
@@ -211,7 +211,7 @@ class TaskClient:
             status = self.status(public_id, owner=owner)
             left = deadline - time.monotonic()
             if status.is_final or left <= 0:
-                task: dict[str, Any] = orjson.loads(status.body)
+                task: dict[str, Any] = load_json(status.body)
                 return task
             time.sleep(min(pause_s, left))
             pause_s = min(pause_s * 1.5, 0.5)

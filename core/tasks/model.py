@@ -132,12 +132,7 @@ class Task:
 
     @property
     def result(self) -> Any:  # the handler's JSON, whatever its shape
-        if self.result_json is None:
-            return None
-        try:
-            return orjson.loads(self.result_json)
-        except orjson.JSONDecodeError:  # lone surrogates in a provider's text: JSON all the same, but not to orjson
-            return json.loads(self.result_json)
+        return None if self.result_json is None else load_json(self.result_json)
 
     @property
     def error(self) -> TaskError | None:
@@ -170,6 +165,14 @@ class Task:
 
 
 NO_PROGRESS = {"percent": None, "message": None}
+
+
+def load_json(text: str | bytes) -> Any:
+    """Parse a result, or a task that holds one."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # lone surrogates in a provider's text: JSON all the same, but not to orjson
+        return json.loads(text)
 
 
 def _fragment(text: str | None) -> orjson.Fragment | None:

@@ -13,7 +13,7 @@ import typer
 
 from core.app import App
 from core.errors import InvalidRequest, Unavailable
-from core.tasks.model import DEFAULT_PRIORITY, DEFAULT_QUEUE, Task, TaskState
+from core.tasks.model import DEFAULT_PRIORITY, DEFAULT_QUEUE, Task, TaskState, load_json
 from core.tasks.validation import validate_input
 from headrace.cli.output import (
     EXIT_CODES,
@@ -256,7 +256,7 @@ def _versions(headrace: App, task_id: str) -> Iterator[TaskDocument]:
         status = headrace.tasks.status(task_id)
         if status.stamp.version != seen:
             seen = status.stamp.version
-            document: TaskDocument = orjson.loads(status.body)
+            document: TaskDocument = load_json(status.body)
             yield document
         if status.is_final:
             return
@@ -301,5 +301,5 @@ def _end_by(document: TaskDocument, timeout_s: float) -> None:
 
 
 def _document(task: Task) -> TaskDocument:
-    document: TaskDocument = orjson.loads(task.to_json())
+    document: TaskDocument = load_json(task.to_json())
     return document
