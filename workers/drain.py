@@ -83,13 +83,15 @@ class Drains:
         drain = Drain(queue)
         self._active.add(drain)
         self._on_begin()
-        handed_over = False
+        done = handed_over = False
         try:
             handed_over = self._work_off(drain)
+            done = True
         except Unavailable as error:
-            self._doubts.claim_failed(queue)
             logger.info("drain ended: %s", error)
         finally:
+            if not done:  # whatever cut it short, its bell is not lost
+                self._doubts.claim_failed(queue)
             self._active.discard(drain)
             self._return(drain)
             if not handed_over:
@@ -140,7 +142,7 @@ class Drains:
             self._run_all(drain, pace)
             if time.monotonic() >= slice_ends:
                 if self._slots.hand_over(queue):
-                    self._ringer.ring(queue)
+                    self._ringer.again(queue)
                     return True
                 slice_ends = time.monotonic() + SLICE_S
         return False

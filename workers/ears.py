@@ -168,7 +168,9 @@ class Ringer:
         self._rung_at[queue] = time.monotonic()
         self._held_back.add(queue)
 
-    def ring(self, queue: str) -> None:
+    def again(self, queue: str) -> None:
+        """There is more, and this process wants to hear of it once it has a thread."""
+        self._ears.of(queue).ring_locally()
         self._bells.ring(queue)
 
     def holds_back(self) -> bool:

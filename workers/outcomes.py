@@ -41,7 +41,7 @@ def of_value(value: object, run: Run, *, limit_bytes: int) -> Outcome:
             return Outcome(
                 state=TaskState.PROCESSING,
                 after=min(max(value.after, timedelta()), MAX_PARKED),
-                poll_state_json=to_json(value.state, limit_bytes),
+                poll_state_json=_within(_dump(value.state), limit_bytes),
                 progress_json=run.progress_json,
             )
         return Outcome(
@@ -60,12 +60,12 @@ def to_json(value: object, limit_bytes: int) -> str:
     Raises:
         Unstorable: it is not JSON, or longer than the limit.
     """
-    if isinstance(value, RawJson):
-        text = value.text
-        size = len(text) if len(text) > limit_bytes or text.isascii() else len(text.encode("utf-8", "replace"))
-    else:
-        text = _dump(value)
-        size = len(text) if text.isascii() else len(text.encode())
+    return _within(value.text if isinstance(value, RawJson) else _dump(value), limit_bytes)
+
+
+def _within(text: str, limit_bytes: int) -> str:
+    # Characters are at most bytes, so most texts are measured without being encoded.
+    size = len(text) if len(text) > limit_bytes or text.isascii() else len(text.encode("utf-8", "replace"))
     if size > limit_bytes:
         message = f"the result is longer than {limit_bytes} bytes (HEADRACE_RESULT_LIMIT_BYTES)"
         raise Unstorable(TaskError("result_too_large", message))

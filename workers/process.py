@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # how soon a dead thread or a dead parent is noticed
 INTERRUPTED_S = 2.0  # what interrupted handlers get to clean up
-WRITING_S = 5.0  # what the last finishes get to become durable
+WRITING_S = 3.0  # what the last finishes get to become durable
 RECYCLE_GRACE_S = 120.0  # a stuck handler costs one thread; what the others do may be expensive to do again
 
 OVERDUE = 1

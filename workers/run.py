@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import math
 import threading
 import time
@@ -60,7 +61,8 @@ class Run(HandlerContext):
         self.attempt = task.attempt
         self.deadline_at = claimed.deadline_at
         poll_state = claimed.poll_state_json
-        self.poll_state = None if poll_state is None else orjson.loads(poll_state)
+        # The standard reader: it takes all that `to_json` may have written, large integers and lone surrogates too.
+        self.poll_state = None if poll_state is None else json.loads(poll_state)
         # The database said both times, so this host's clock need not be right.
         self.ends_at = claimed_at + (claimed.deadline_at - task.changed_at).total_seconds()
         self.interruption: Interruption | None = None

@@ -7,6 +7,7 @@ A drain holds one slot from the bell that started it to its end. Each queue has 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ class Slots:
         self._used: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
         self._granted: Counter[str] = Counter()
+        self._turns = itertools.count(1)
+        self._last_turn: Counter[str] = Counter()
         self._closed = False
         self._changed = threading.Condition()
 
@@ -45,7 +48,7 @@ class Slots:
                 return True
             if self._closed or not self._may(queue):
                 return False
-            self._used[queue] += 1
+            self._take(queue)
             return True
 
     def release(self, queue: str) -> None:
@@ -54,17 +57,19 @@ class Slots:
             self._changed.notify_all()
 
     def hand_over(self, queue: str) -> bool:
-        """Give the slot that `queue` holds to another queue that waits for one; False when none does."""
+        """Give the slot that `queue` holds to the queue that waits longest since its last; False when none does."""
         with self._changed:
             self._used[queue] -= 1
-            for other, waiting in self._waiting.items():
-                if other != queue and waiting > self._granted[other] and self._may(other):
-                    self._used[other] += 1
-                    self._granted[other] += 1
-                    self._changed.notify_all()
-                    return True
-            self._used[queue] += 1
-            return False
+            waiting = (other for other, number in self._waiting.items() if number > self._granted[other])
+            others = [other for other in waiting if other != queue and self._may(other)]
+            if not others:
+                self._used[queue] += 1
+                return False
+            heir = min(others, key=self._last_turn.__getitem__)
+            self._take(heir)
+            self._granted[heir] += 1
+            self._changed.notify_all()
+            return True
 
     def has_room(self, queue: str) -> bool:
         """Whether `queue` would get a slot now; may be outdated when it is read."""
@@ -82,6 +87,10 @@ class Slots:
 
     def in_use(self) -> int:
         return self._used.total()
+
+    def _take(self, queue: str) -> None:
+        self._used[queue] += 1
+        self._last_turn[queue] = next(self._turns)
 
     def _may(self, name: str) -> bool:
         queue = self._queues.get(name)

@@ -33,6 +33,7 @@ def test_whatever_a_handler_does_its_task_ends_and_the_process_goes_on(
         "raise:cancelled": ("failed", "handler_error"),
         "return:set": ("failed", "result_unstorable"),
         "return:park_badly": ("failed", "handler_error"),
+        "return:surrogate": ("completed", None),
         "return:big_int": ("completed", None),
         "return:nan": ("completed", None),
     }

@@ -72,6 +72,34 @@ def test_a_slot_is_handed_over_only_to_another_queue_that_waits() -> None:
     assert shared.in_use() == 0
 
 
+def test_slots_are_handed_round_among_all_queues_that_wait() -> None:
+    names = ["a", "b", "c"]
+    shared = slots(1, *(Queue(name, 0, None) for name in names))
+    shared.acquire("a", timeout_s=NOW)
+    order: list[str] = []
+    busy = threading.Event()
+
+    def work(name: str) -> None:
+        while not busy.is_set():
+            if shared.acquire(name, timeout_s=1.0):
+                order.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    holders = ["a"]
+    while len(order) < 12:
+        wait_until(lambda: shared.hand_over(holders[-1]), 5, what="another waits")
+        wait_until(lambda: len(order) == len(holders), 5, what="it got the slot")
+        holders.append(order[-1])
+    busy.set()
+    shared.close()
+    for thread in threads:
+        thread.join(5)
+
+    assert min(order.count(name) for name in names) >= 3
+
+
 def test_closing_wakes_who_waits_with_nothing() -> None:
     shared = slots(1, Queue("a", 0, None))
     shared.acquire("a", timeout_s=NOW)
