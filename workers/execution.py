@@ -133,7 +133,7 @@ class Execution:
         except ValidationError as error:
             return outcomes.input_invalid(error)
         try:
-            value = self._call_async(handler, parsed, run) if handler.is_async else _call(handler, parsed, run)
+            value = self._call_async(handler, parsed, run) if handler.is_async else call_sync(handler, parsed, run)
             return outcomes.of_value(value, run, limit_bytes=self._result_limit_bytes)
         except (HandlerStopped, asyncio.CancelledError, futures.CancelledError, SystemExit) as stopped:
             return _of_stop(stopped, run)
@@ -154,7 +154,13 @@ class Execution:
 _BROKEN = RetryableFailure("the handler ended abnormally; the worker's log says how", code="handler_error")
 
 
-def _call(handler: Handler, parsed: TaskInput, run: Run) -> Any:
+def call_sync(handler: Handler, parsed: TaskInput, run: Run) -> Any:
+    """
+    Call the handler in this thread, where it may be interrupted; after the return or raise nothing is.
+
+    Raises:
+        HandlerStopped: interrupted; and whatever the handler raises.
+    """
     run.arm()
     try:
         try:
