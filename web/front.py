@@ -104,12 +104,12 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> str:
+    """Of the path as it is described: `/v1/tasks/batch` is not a task's id."""
     app = request.scope["app"]
-    found: set[str] = set()
-    if isinstance(app, FastAPI):
-        for route in app.routes:
-            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-                found |= route.methods or set()
+    routes = [route for route in app.routes if isinstance(route, Route)] if isinstance(app, FastAPI) else []
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    same = [route for route in matching if route.path == matching[0].path and route.include_in_schema]
+    found = set().union(*(route.methods or set() for route in same))
     if "GET" in found:
         found.add("HEAD")
     return ", ".join(sorted(found))

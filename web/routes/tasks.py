@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from core.ids import KeyId
@@ -59,6 +60,7 @@ class TaskRoutes:
         add("/v1/tasks", self.create, methods=["POST"], **CREATE)
         add("/v1/tasks", self.list, methods=["GET"], **LIST)
         add("/v1/tasks/batch", self.create_batch, methods=["POST"], **CREATE_BATCH)
+        add("/v1/tasks/batch", self.refuse_method, methods=["GET"], include_in_schema=False)
         add("/v1/tasks/{task_id}", self.show, methods=["GET"], **SHOW)
         add("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"], **CANCEL)
         add("/v1/tasks/{task_id}/retry", self.retry, methods=["POST"], **RETRY)
@@ -83,6 +85,10 @@ class TaskRoutes:
         )
         tasks = b'{"tasks":[%s]}' % b",".join(task.to_json() for task in accepted.tasks)
         return Answer(tasks, status=HTTPStatus.ACCEPTED, headers=[_REPLAYED] if accepted.replayed else [])
+
+    async def refuse_method(self, request: Request) -> Response:
+        """`batch` is no task's id: without this route, GET would look for it."""
+        raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
 
     async def show(self, request: Request) -> Response:
         owner = await self._enter(request)
