@@ -1,1 +1,1 @@
-"""Tests mirror the folders. This file makes `tests.core` and the like packages of their own, apart from ours."""
+"""Tests mirror the folders; `flows`, `chaos` and `architecture` stand beside them."""
