@@ -109,7 +109,7 @@ def _methods(request: Request) -> str:
     routes = [route for route in app.routes if isinstance(route, Route)] if isinstance(app, FastAPI) else []
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     same = [route for route in matching if route.path == matching[0].path and route.include_in_schema]
-    found = set().union(*(route.methods or set() for route in same))
+    found = {method for route in same for method in route.methods or ()}
     if "GET" in found:
         found.add("HEAD")
     return ", ".join(sorted(found))
