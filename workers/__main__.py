@@ -8,8 +8,10 @@ the rest goes back to the queue. Exit status: 0 stopped, 2 the settings cannot w
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from setproctitle import setproctitle
 
@@ -23,18 +25,34 @@ from workers.supervisor import WorkerSupervisor
 
 
 def main(arguments: Sequence[str]) -> int:
+    early = _EarlyStop()
     try:
         settings = _settings(arguments)
         setproctitle("headrace-worker-supervisor")
         configure_logging(level=settings.log_level, format=settings.log_format, process="workers")
         with open_app(settings) as app:
-            return WorkerSupervisor(app).run()
+            supervisor = WorkerSupervisor(app)
+            early.is_over = True
+            return supervisor.run()
     except (Misconfigured, InvalidRequest) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return MISCONFIGURED
     except Unavailable as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
+
+
+class _EarlyStop:
+    """SIGTERM and SIGINT before the supervisor hears them end the process cleanly, and after it change nothing."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_over:
+            sys.exit(0)
 
 
 def _settings(arguments: Sequence[str]) -> Settings:

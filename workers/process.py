@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # how soon a dead thread or a dead parent is noticed
 INTERRUPTED_S = 2.0  # what interrupted handlers get to clean up
+CLAIMED_S = 0.5  # what a claim on its way gets to be answered; a thread left behind costs it once
 WRITING_S = 3.0  # what the last finishes get to become durable
 RECYCLE_GRACE_S = 120.0  # a stuck handler costs one thread; what the others do may be expensive to do again
 
@@ -237,6 +238,7 @@ class WorkerProcess:
         interrupting_s = min(INTERRUPTED_S, writing_s)
         self._wait_idle(deadline - writing_s - interrupting_s)
         self._take_back(time.monotonic() + interrupting_s)
+        self._wait_for_claims(min(deadline, time.monotonic() + CLAIMED_S))
         flushed = self._writer.close(max(0.5, deadline - time.monotonic() - 1.0))
         self._heartbeat.close()
         if not flushed:
@@ -256,6 +258,11 @@ class WorkerProcess:
 
     def _wait_idle(self, until: float) -> None:
         while self._execution.running() and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _wait_for_claims(self, until: float) -> None:
+        """A claim that is answered after the last finish was written would leave its tasks with a dead process."""
+        while self._crew.is_busy() and time.monotonic() < until:
             time.sleep(0.01)
 
     def _end_lease(self) -> None:

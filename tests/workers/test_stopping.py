@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from core.app import App
 from core.ids import KeyId
@@ -85,6 +86,19 @@ def test_killed_supervisor_takes_its_children_with_it(app: App, start_workers: S
         workers.process.kill()
 
         wait_until(lambda: not any(is_running(pid) for pid in children), 5, what="the children end")
+
+
+def test_without_a_database_at_the_start_workers_wait_for_it_and_stop_cleanly(
+    app: App, start_workers: StartWorkers
+) -> None:
+    nowhere = SecretStr("postgresql://nobody:secret@127.0.0.1:1/nothing")
+    with start_workers(database_url=nowhere) as workers:
+        wait_until(lambda: "waiting for the database" in workers.text(), 20, what="the child waits")
+        assert workers.process.poll() is None
+
+        assert workers.stop() == 0
+
+    assert "secret" not in workers.text()
 
 
 def test_only_named_queues_are_served_and_they_are_made_known(
