@@ -89,6 +89,10 @@ def database_errors(what: str) -> Generator[None]:
         raise StoreUnavailable(f"the database did not answer; {what}") from error
 
 
+# Answers of a server that takes no writes for now: its disk is full, its replicas are gone, its cluster is down.
+_REFUSES_WRITES = ("MISCONF", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN")
+
+
 class RedisAway(Exception):
     """Redis did not answer, or failed so lately that it was not asked. Never reaches a caller of the API."""
 
@@ -121,6 +125,11 @@ class RedisLink:
         try:
             yield self.client
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError) as error:
+            self._trip(error)
+            raise RedisAway(str(error)) from error
+        except redis.ResponseError as error:
+            if not str(error).startswith(_REFUSES_WRITES):
+                raise
             self._trip(error)
             raise RedisAway(str(error)) from error
 

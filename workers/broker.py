@@ -109,7 +109,7 @@ class BellConsumer(Consumer):
             return True
         try:
             return self._bells.waits(self._queue)
-        except RedisAway:
+        except (RedisAway, redis.RedisError):
             return True
 
     def _take(self) -> bool:

@@ -144,6 +144,21 @@ def test_a_blackholed_redis_slows_work_and_stops_none(
     assert states(app) == {"completed": 40}
 
 
+def test_a_redis_that_refuses_writes_neither_refuses_nor_stops_tasks(
+    app: App, owner: KeyId, tmp_path: Path, valkey: OwnValkey
+) -> None:
+    trace = tmp_path / "trace"
+    with redis.Redis.from_url(valkey.url) as client:
+        client.config_set("min-replicas-to-write", 1)
+
+    with running_workers(app, log=tmp_path / "log", worker_threads=4) as workers:
+        workers.await_children(1)
+        enqueue(app, owner, trace, 20)
+        wait_until(lambda: not unfinished(app), 20, what="all end")
+
+    assert states(app) == {"completed": 20}
+
+
 @pytest.fixture
 def own_database(tmp_path: Path) -> Generator[Settings]:
     """Servers of this test alone, for it stops them."""
