@@ -52,7 +52,8 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     redis_url = app.settings.redis_url.get_secret_value()
     landing = Landing()
     threads = Threads(landing)
-    door = Door(app.keys.authenticate, threads)
+    strangers = Threads(landing, size=2, waiting=64)
+    door = Door(app.keys.authenticate, threads, strangers=strangers)
     batch = StatusBatch(redis_url, app.status_keys)
     channel = changes_channel(app.settings.instance_name)
     wakeups = WakeUps(
@@ -80,6 +81,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
         await wakeups.close()
         await batch.close()
         threads.close()
+        strangers.close()
 
 
 class Routes(Protocol):

@@ -45,11 +45,16 @@ class Door:
     """
     Args:
         authenticate: asks the database; None is proof that the key is not valid.
+        threads: for keys that were valid a moment ago.
+        strangers: for all others; few, so that a flood of invented keys does not keep out those who belong here.
     """
 
-    def __init__(self, authenticate: Callable[[str], VirtualKey | None], threads: Threads) -> None:
+    def __init__(
+        self, authenticate: Callable[[str], VirtualKey | None], threads: Threads, *, strangers: Threads
+    ) -> None:
         self._authenticate = authenticate
         self._threads = threads
+        self._strangers = strangers
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._flights: dict[bytes, asyncio.Task[KeyId | None]] = {}
@@ -70,9 +75,10 @@ class Door:
         # Clear keys are not kept in memory: what is remembered is a hash.
         digest = hashlib.sha256(token.encode()).digest()
         known = self._known.get(token[_ID])
-        if known is not None and known.until > time.monotonic() and hmac.compare_digest(known.digest, digest):
+        is_familiar = known is not None and hmac.compare_digest(known.digest, digest)
+        if known is not None and is_familiar and known.until > time.monotonic():
             return known.owner
-        return await self._ask(token, digest)
+        return await self._ask(token, digest, self._threads if is_familiar else self._strangers)
 
     def forget(self, key_id: str) -> None:
         """The key was changed: what is known of it, and what is being read now, does not count."""
@@ -85,12 +91,12 @@ class Door:
         self._known.clear()
         self._unknown.clear()
 
-    async def _ask(self, token: str, digest: bytes) -> KeyId:
+    async def _ask(self, token: str, digest: bytes, threads: Threads) -> KeyId:
         if public_part(token) is None or self._unknown.get(digest, 0.0) > time.monotonic():
             raise Unauthenticated
         flight = self._flights.get(digest)
         if flight is None:
-            flight = asyncio.create_task(self._read(token, digest))
+            flight = asyncio.create_task(self._read(token, digest, threads))
             self._flights[digest] = flight
             flight.add_done_callback(lambda _: self._flights.pop(digest, None))
         # Shielded: a caller that leaves must not take the answer from the others.
@@ -99,14 +105,14 @@ class Door:
             raise Unauthenticated
         return owner
 
-    async def _read(self, token: str, digest: bytes) -> KeyId | None:
+    async def _read(self, token: str, digest: bytes, threads: Threads) -> KeyId | None:
         began, changes = time.monotonic(), self._changes
 
         def ask() -> VirtualKey | None:
             with database_errors("the key was not checked"):
                 return self._authenticate(token)
 
-        key = await self._threads.run(ask, failure="the key was not checked")
+        key = await threads.run(ask, failure="the key was not checked")
         if key is None:
             _remember(self._unknown, digest, began + UNKNOWN_S, UNKNOWN_REMEMBERED)
             return None

@@ -18,7 +18,7 @@ from web.landing import Landing
 
 T = TypeVar("T")
 
-SIZE = 8  # with the accepting thread inside the pool of ten database connections
+SIZE = 6  # with the accepting thread and the door's two inside the pool of ten database connections
 WAITING = 256  # at 1 ms a call a queue of a quarter second; more would only wait for its deadline
 DEADLINE_S = 1.8  # the API promises an answer within two seconds
 

@@ -82,6 +82,7 @@ class WakeUps:
 
     def start(self) -> None:
         self._runner = asyncio.create_task(self._run(), name="wakeups")
+        self._runner.add_done_callback(_log_death)
 
     async def close(self) -> None:
         if self._runner is not None:
@@ -223,3 +224,9 @@ class WakeUps:
         if now - self._warned_at > _WARN_EVERY_S:
             self._warned_at = now
             logger.warning("wake-ups are not heard; waiting by reading", extra={"reason": type(error).__name__})
+
+
+def _log_death(runner: asyncio.Task[None]) -> None:
+    """What is no outage is a mistake of ours: waiters go on by reading."""
+    if not runner.cancelled() and (error := runner.exception()) is not None:
+        logger.error("wake-ups ended", exc_info=error)

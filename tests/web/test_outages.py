@@ -11,6 +11,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.support.waiting import wait_until
 from tests.web.frozen import OwnServers
 from tests.web.moves import claim, finish
 from tests.web.serving import NOOP, Caller, Reply, Site, open_site
+from web.status import SHARED_S
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="hangs servers by way of /proc")
 ANSWER_S = 2.3  # the contract's two seconds, and the machine's own slowness
@@ -141,6 +143,7 @@ def test_with_redis_away_all_of_it_works(own: Site, own_servers: OwnServers, app
             assert caller.get(f"/v1/tasks/{task_id}").json["state"] == "cancelled"
         assert caller.get("/ready").status == 200
         assert longest < 1.5, longest
+        _poll_together(app, caller)
 
         waited = caller.enqueue()
         with ThreadPoolExecutor(1) as pool:
@@ -160,3 +163,48 @@ def test_with_redis_away_all_of_it_works(own: Site, own_servers: OwnServers, app
 
     wait_until(lambda: source() == "redis", 15, what="statuses come from redis again")
     assert "Traceback" not in own.web.text()
+
+
+def _poll_together(app: App, caller: Caller) -> None:
+    """Without copies, a crowd at one task still shares readings of its row."""
+    task_id = caller.enqueue()
+    began, before = time.monotonic(), _row_reads(app)
+    with ThreadPoolExecutor(8) as pool:
+        statuses = set(pool.map(lambda _: caller.get(f"/v1/tasks/{task_id}").status, range(400)))
+    took_s = time.monotonic() - began
+
+    assert statuses == {200}
+    assert 1 <= _row_reads(app) - before <= took_s / SHARED_S + 2
+
+
+def _row_reads(app: App) -> int:
+    query = """SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements
+        WHERE query LIKE 'SELECT tasks.id%%WHERE tasks.public_id%%'"""
+    with app.engine.connect() as connection:
+        connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        connection.commit()
+        return int(connection.exec_driver_sql(query).scalar_one())
+
+
+def test_a_flood_of_refused_keys_keeps_nobody_out(own: Site) -> None:
+    caller = own.caller.keep()
+    caller.get("/v1/tasks")
+    refused_keys = [own.app.keys.create("x").clear_key for _ in range(3)]
+    for key in refused_keys:
+        own.app.keys.disable(key[3:15])
+    stop = Event()
+
+    def flood(key: str) -> set[int]:
+        stranger, seen = own.caller.with_key(key).keep(), set[int]()
+        while not stop.is_set():
+            seen.add(stranger.get("/v1/tasks").status)
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        floods = [pool.submit(flood, key) for key in refused_keys]
+        answers = {caller.post("/v1/tasks", NOOP).status for _ in range(200)}
+        stop.set()
+        refusals = set[int]().union(*(running.result(10) for running in floods))
+
+    assert answers == {202}
+    assert refusals == {401}

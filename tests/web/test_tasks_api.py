@@ -84,11 +84,11 @@ def test_a_seen_version_is_304_until_the_task_changes(site: Site, caller: Caller
     assert "retry-after" not in final.headers
 
 
-def test_status_says_where_it_was_answered_from(caller: Caller) -> None:
-    task_id = caller.enqueue()
+def test_status_says_where_it_was_answered_from(site: Site, caller: Caller, queue: str) -> None:
+    task_id = caller.enqueue({**NOOP, "queue": queue})
 
     sources = [caller.get(f"/v1/tasks/{task_id}").headers["headrace-status-from"] for _ in range(2)]
-    caller.post(f"/v1/tasks/{task_id}/cancel")
+    finish(site.app, claim(site.app, queue=queue))
     sources += [caller.get(f"/v1/tasks/{task_id}").headers["headrace-status-from"] for _ in range(2)]
 
     assert sources == ["database", "redis", "redis", "memory"]

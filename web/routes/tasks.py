@@ -127,6 +127,7 @@ class TaskRoutes:
         receipt = await self._threads.run(
             lambda: self._tasks.cancel(task_id, owner=owner), failure="it is not known whether the task was cancelled"
         )
+        self._statuses.learn(receipt.task)
         status = HTTPStatus.OK if receipt.took_effect else HTTPStatus.ACCEPTED
         return Answer(receipt.task.to_json(), status=status, headers=[_etag(receipt.task)])
 
