@@ -33,18 +33,24 @@ OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.Disco
 """What SQLAlchemy raises when the database is away, too slow, or refused a connection."""
 
 
-def connect_database(url: str, *, pool_size: int = 10, statement_timeout_ms: int = 10_000) -> sa.Engine:
+INDEX_ORDER_ONLY = " -c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off"
+
+
+def connect_database(
+    url: str, *, pool_size: int = 10, statement_timeout_ms: int = 10_000, planner: str = ""
+) -> sa.Engine:
     """
-    An engine in autocommit mode: each statement is its own transaction unless `engine.begin()` says otherwise.
+    A bounded pool of connections; nothing connects before it is used.
 
     Args:
         url: any PostgreSQL URL.
         statement_timeout_ms: bound of one statement on the server.
+        planner: further server options, e.g. INDEX_ORDER_ONLY.
     """
     options = (
         f"-c statement_timeout={statement_timeout_ms} -c lock_timeout=5000"
         " -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
-    )
+    ) + planner
     return sa.create_engine(
         sqlalchemy_url(url),
         pool_size=pool_size,
@@ -62,6 +68,16 @@ def connect_database(url: str, *, pool_size: int = 10, statement_timeout_ms: int
             "tcp_user_timeout": 5000,
         },
     )
+
+
+def for_claims(engine: sa.Engine) -> sa.Engine:
+    """
+    The same database by one connection of its own that reads tables in the order of an index, whatever it costs.
+
+    Before the first ANALYZE PostgreSQL would sort the whole backlog at each claim (18.6: 3.5 ms for 1.8 ms). Not for
+    other statements: finishes take ten times as long under it.
+    """
+    return connect_database(engine.url.render_as_string(hide_password=False), pool_size=1, planner=INDEX_ORDER_ONLY)
 
 
 def autocommit(engine: sa.Engine) -> sa.Engine:

@@ -30,12 +30,10 @@ class News:
     Tasks of one commit.
 
     Args:
-        as_of_ms: Redis time from before the commit; None when Redis was away then.
         event: the commit's outbox row, settled once announced; None when it has none.
     """
 
     tasks: Iterable[Task]
-    as_of_ms: int | None
     event: UUID | None = None
 
 
@@ -91,14 +89,11 @@ class Announcer:
             self._tell(batch)
 
     def _tell(self, batch: list[News]) -> None:
-        # A copy may claim no later time than the oldest of the batch could.
-        times = [news.as_of_ms for news in batch]
-        as_of_ms = None if None in times else min(time for time in times if time is not None)
         newest: dict[PublicId, Task] = {}
         for news in batch:
             for task in news.tasks:
                 known = newest.get(task.public_id)
                 if known is None or known.version < task.version:
                     newest[task.public_id] = task
-        if self._copies.announce(newest.values(), as_of_ms):
+        if self._copies.announce(newest.values()):
             self._settled.extend(news.event for news in batch if news.event is not None)

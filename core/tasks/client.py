@@ -244,7 +244,6 @@ class TaskClient:
         """
         if not is_public_id(public_id):
             raise _not_found(public_id)
-        as_of_ms = self._copies.now_ms()
         with database_errors("the task was not cancelled"), self._direct.connect() as connection:
             done = store.cancel(connection, PublicId(public_id), owner=owner)
             if done is None:
@@ -252,7 +251,7 @@ class TaskClient:
             if done.worker_id is not None:
                 self._bells.cancel(done.worker_id, done.task.public_id)
                 return CancelReceipt(done.task, took_effect=False)
-            if self._copies.announce([done.task], as_of_ms):
+            if self._copies.announce([done.task]):
                 store.settle(connection, [done.event])
         return CancelReceipt(done.task, took_effect=True)
 

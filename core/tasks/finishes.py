@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -32,15 +32,11 @@ UNSTORABLE = TaskError("result_unstorable", "the result could not be stored; the
 
 
 class Finishes:
-    """
-    Args:
-        now_ms: Redis time, or None with Redis away.
-    """
+    """One per worker process; `start` before use, `close` at the end."""
 
-    def __init__(self, engine: sa.Engine, announcer: Announcer, *, now_ms: Callable[[], int | None]) -> None:
+    def __init__(self, engine: sa.Engine, announcer: Announcer) -> None:
         self._engine = engine
         self._announcer = announcer
-        self._now_ms = now_ms
         self._waiting: deque[Finish] = deque()
         self._unwritten = 0  # waiting or in the batch at hand
         self._changed = threading.Condition()
@@ -139,13 +135,12 @@ class Finishes:
             pause_s = min(pause_s * 2, 1.0)
 
     def _commit(self, batch: Sequence[Finish]) -> None:
-        as_of_ms = self._now_ms()
         with self._engine.connect() as connection:
             finished = store.finish(connection, batch, settled=self._announcer.settled())
         for refused in batch:
             if refused.claimed.task.id not in finished.tasks:
                 logger.warning("finish refused: the task is not ours any more", extra=_who(refused))
-        self._announcer.announce(News(finished.tasks.values(), as_of_ms, finished.event))
+        self._announcer.announce(News(finished.tasks.values(), finished.event))
 
     def _isolate(self, batch: Sequence[Finish], error: Exception) -> None:
         if len(batch) > 1:

@@ -2,9 +2,10 @@
 The status of a task as a poller gets it: never backwards, never more than a second behind (law 4).
 
 Final rows never change, so any copy is right: memory (bounded) and Redis for two hours. Live rows are copied to Redis
-only, and each copy carries `as_of`: the Redis time read *before* the row was read or committed. A script lets the copy
-live until `as_of` + 1 s and refuses it later, so a slow writer or reader cannot store a stale one. Copies are ordered
-by `Stamp`; an older one never replaces a newer one. Redis lost: the row answers.
+only, by readers, and each copy carries `as_of`: the Redis time read *before* the row was. A script lets the copy live
+until `as_of` + 1 s and refuses it later, so a slow reader cannot store a stale one. A writer stores final rows; for a
+live one it leaves a mark, which answers nobody and keeps older copies out. Copies and marks are ordered by `Stamp`;
+an older one never replaces a newer one. Redis lost: the row answers.
 """
 
 from __future__ import annotations
@@ -88,24 +89,31 @@ def decode(public_id: PublicId, value: bytes | None) -> Status | None:
         return None
 
 
-# KEYS: one per copy. ARGV: 1 = "wake" or "", then five per copy: version, changed_us, as_of_ms ("" for final), value.
+# KEYS: one per copy. ARGV: "wake" or "", life of a final copy, life of a live one, then four per copy: version,
+# changed_us, as_of_ms ("" for final), value. An empty value makes a mark: it answers nobody and keeps older copies out.
 # Only the head of a present copy is read (GETRANGE): comparing must not copy megabytes.
 _PUT = """
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local stored = 0
 for i, key in ipairs(KEYS) do
-  local at = 2 + (i - 1) * 4
-  local version, changed = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local final = ARGV[at + 2] == ''
-  local life = final and tonumber(ARGV[#ARGV - 1]) or (tonumber(ARGV[at + 2]) + tonumber(ARGV[#ARGV]) - now_ms)
+  local at = 4 + (i - 1) * 4
+  local version, changed, value = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 3]
+  local life = tonumber(ARGV[3])
+  if value ~= '' then
+    life = ARGV[at + 2] == '' and tonumber(ARGV[2]) or (tonumber(ARGV[at + 2]) + life - now_ms)
+  end
   local head = ''
   if redis.call('TYPE', key).ok == 'string' then head = redis.call('GETRANGE', key, 0, 95) end
   local old_version, old_changed = string.match(head, '^{"version":(%d+),"changed_us":(%d+),')
   old_version, old_changed = tonumber(old_version or -1), tonumber(old_changed or -1)
   local newer = version > old_version or (version == old_version and changed >= old_changed)
+  if value == '' and version == old_version and changed == old_changed then
+    newer = false
+  end
   if newer and life > 0 then
-    redis.call('SET', key, ARGV[at + 3], 'PX', math.min(life, 7200000))
+    if value == '' then value = '{"version":' .. ARGV[at] .. ',"changed_us":' .. ARGV[at + 1] .. ',"mark":true}' end
+    redis.call('SET', key, value, 'PX', math.min(life, 7200000))
     stored = stored + 1
   elseif newer and old_version >= 0 and version > old_version then
     redis.call('DEL', key)
@@ -128,22 +136,6 @@ class StatusKeys:
 
     def public_id(self, key: str) -> PublicId:
         return PublicId(key.removeprefix(self._prefix))
-
-
-def put_arguments(
-    keys: StatusKeys, statuses: Sequence[Status], as_of_ms: int | None, *, wake: bool
-) -> tuple[list[str], list[Any]] | None:
-    """Keys and arguments of the script; live copies without `as_of_ms` cannot be stored and are left out."""
-    kept = [s for s in statuses if s.is_final or as_of_ms is not None]
-    if not kept:
-        return None
-    arguments: list[Any] = ["wake" if wake else ""]
-    for status in kept:
-        as_of = "" if status.is_final else as_of_ms
-        value = encode(status, as_of_ms or 0)
-        arguments.extend((status.stamp.version, status.stamp.changed_us, as_of, value))
-    arguments.extend((FINAL_LIFE_MS, LIVE_LIFE_MS))
-    return [keys.of(s.public_id) for s in kept], arguments
 
 
 def redis_time_ms(client: redis.Redis) -> int:
@@ -185,7 +177,7 @@ def _weight(status: Status) -> int:
 
 
 class StatusCopies:
-    """The copies in Redis, for synchronous code: writers after a commit, and readers that fill."""
+    """The copies in Redis, for synchronous code: writers announce after a commit, readers fill."""
 
     def __init__(self, link: RedisLink, keys: StatusKeys) -> None:
         self._link = link
@@ -210,21 +202,42 @@ class StatusCopies:
             return None
         return decode(public_id, value)
 
-    def put(self, statuses: Sequence[Status], as_of_ms: int | None, *, wake: bool = False) -> bool:
-        """Store what is newer than what is there; False when Redis was away and nobody was woken."""
-        prepared = put_arguments(self._keys, statuses, as_of_ms, wake=wake)
-        if prepared is None:
-            return not self._link.is_away
+    def fill(self, status: Status, as_of_ms: int | None) -> None:
+        """
+        Store what a reader read, unless something newer is there or it is too late.
+
+        Args:
+            as_of_ms: Redis time from before the row was read; None: Redis was away, and a live copy is not stored.
+        """
+        if status.is_final or as_of_ms is not None:
+            as_of: int | str = "" if status.is_final or as_of_ms is None else as_of_ms
+            stamp = status.stamp
+            self._run([status.public_id], ["", stamp.version, stamp.changed_us, as_of, encode(status, as_of_ms or 0)])
+
+    def announce(self, tasks: Iterable[Task]) -> bool:
+        """
+        After a commit: store the final ones, mark the others' copies as old, wake the waiters.
+
+        False when Redis was away and nobody was told.
+        """
+        ids: list[PublicId] = []
+        arguments: list[int | str | bytes] = ["wake"]
+        for task in tasks:
+            ids.append(task.public_id)
+            stamp = task.stamp
+            value = encode(status_of(task), 0) if task.state.is_final else b""
+            arguments.extend((stamp.version, stamp.changed_us, "", value))
+        return not ids or self._run(ids, arguments)
+
+    def _run(self, ids: Sequence[PublicId], arguments: list[int | str | bytes]) -> bool:
+        keys = [self._keys.of(public_id) for public_id in ids]
+        arguments[1:1] = (FINAL_LIFE_MS, LIVE_LIFE_MS)
         try:
             with self._link.errors() as client:
-                run_script(client, _PUT, _PUT_SHA, *prepared)
+                run_script(client, _PUT, _PUT_SHA, keys, arguments)
         except RedisAway:
             return False
         return True
-
-    def announce(self, tasks: Iterable[Task], as_of_ms: int | None) -> bool:
-        """After a commit: store the new statuses and wake the waiters."""
-        return self.put([status_of(task) for task in tasks], as_of_ms, wake=True)
 
 
 class StatusReader:
@@ -256,6 +269,6 @@ class StatusReader:
         if task is None:
             return None
         status = status_of(task)
-        self._copies.put([status], as_of_ms)
+        self._copies.fill(status, as_of_ms)
         self.memory.put(status)
         return status

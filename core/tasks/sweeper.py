@@ -203,11 +203,10 @@ class Sweeper:
         return returned
 
     def _change(self, connection: sa.Connection, statement: str) -> list[Task]:
-        as_of_ms = self._copies.now_ms()
         event = new_task_id()
         rows = connection.exec_driver_sql(statement, {"limit": BATCH, "event": str(event)}).all()
         changed = [task_from(row) for row in rows]
-        if changed and self._copies.announce(changed, as_of_ms):
+        if changed and self._copies.announce(changed):
             store.settle(connection, [event])
         return changed
 
@@ -222,12 +221,9 @@ class Sweeper:
             return 0
         events: list[UUID] = [row[0] for row in rows]
         public_ids: list[PublicId] = [public_id for row in rows for public_id in orjson.loads(row[1])]
-        as_of_ms = self._copies.now_ms()
-        if as_of_ms is None:
-            return 0  # Redis is away: nobody to tell, and no stale copy either
         for start in range(0, len(public_ids), BATCH):
             changed = queries.by_public_ids(connection, public_ids[start : start + BATCH])
-            if not self._copies.announce(changed, as_of_ms):
+            if not self._copies.announce(changed):
                 return 0
         store.settle(connection, events)
         return len(public_ids)

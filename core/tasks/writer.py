@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from core.connections import OUTAGES, autocommit
+from core.connections import OUTAGES, autocommit, for_claims
 from core.errors import StoreUnavailable
 from core.ids import TaskId, WorkerId
 from core.tasks import queues, store
@@ -62,13 +62,13 @@ class TaskWriter:
         solo: bool = False,
     ) -> None:
         self._engine = autocommit(engine)
-        self._copies = copies
+        self._claiming = for_claims(engine)
         self._worker_id = worker_id
         self._types = list(types)
         self._solo = solo
         self._claims: GroupCommit[Want, list[Claimed]] = GroupCommit(self.commit_claims, name="claims")
         self._announcer = Announcer(copies)
-        self._finishes = Finishes(self._engine, self._announcer, now_ms=copies.now_ms)
+        self._finishes = Finishes(self._engine, self._announcer)
         self._progress: dict[TaskId, Progress] = {}
         self._progress_lock = threading.Lock()
         self._highest: dict[str, int] = {}
@@ -130,6 +130,7 @@ class TaskWriter:
         self._announcer.close(1.0)
         if self._ticker.is_alive():
             self._ticker.join(1.0)
+        self._claiming.dispose()
         return flushed
 
     def commit_claims(self, wants: Sequence[Want]) -> Sequence[list[Claimed] | Exception]:
@@ -137,11 +138,10 @@ class TaskWriter:
         limits: dict[str, int] = defaultdict(int)
         for want in wants:
             limits[want.queue] += want.limit
-        as_of_ms = self._copies.now_ms()
         token = store.new_token()
         found: dict[str, list[Claimed]] = {}
         try:
-            with self._engine.connect() as connection:
+            with autocommit(self._claiming).connect() as connection:
                 for queue, limit in limits.items():
                     taken = store.claim(
                         connection,
@@ -161,7 +161,7 @@ class TaskWriter:
         shares = _share_out(wants, found)
         news = [claimed.task for tasks in found.values() for claimed in tasks]
         if news:
-            self._announcer.announce(News(news, as_of_ms))
+            self._announcer.announce(News(news))
         return shares
 
     def _give_back(self, claimed: Sequence[Claimed]) -> None:
@@ -186,10 +186,9 @@ class TaskWriter:
             reports, self._progress = self._progress, {}
         if not reports:
             return
-        as_of_ms = self._copies.now_ms()
         with self._engine.connect() as connection:
             changed = store.report_progress(connection, list(reports.values()))
-        self._announcer.announce(News(changed, as_of_ms))
+        self._announcer.announce(News(changed))
 
     def _write_virtual_time(self) -> None:
         highest = [(queue, rank) for queue, rank in self._highest.items() if rank > 0]

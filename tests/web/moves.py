@@ -11,23 +11,21 @@ from core.tasks.store import Finish, Progress
 
 def claim(app: App, *, queue: str = "default", announced: bool = True) -> Claimed:
     """Take the next task of the queue."""
-    as_of_ms = app.copies.now_ms()
     with app.engine.begin() as connection:
         claimed = store.claim(
             connection, queue, [spec.name for spec in app.types], limit=1, worker=new_worker_id()
         ).tasks[0]
     if announced:
-        app.copies.announce([claimed.task], as_of_ms)
+        app.copies.announce([claimed.task])
     return claimed
 
 
 def progress(app: App, claimed: Claimed, percent: float, *, announced: bool = True) -> Task:
-    as_of_ms = app.copies.now_ms()
     text = f'{{"percent":{percent},"message":null}}'
     with app.engine.begin() as connection:
         (task,) = store.report_progress(connection, [Progress(claimed.task.id, claimed.token, text)])
     if announced:
-        app.copies.announce([task], as_of_ms)
+        app.copies.announce([task])
     return task
 
 
@@ -39,10 +37,9 @@ def finish(
     result_json: str = '{"ok":true}',
     announced: bool = True,
 ) -> Task:
-    as_of_ms = app.copies.now_ms()
     with app.engine.begin() as connection:
         done = store.finish(connection, [Finish(claimed, Outcome(state=state, result_json=result_json))])
     (task,) = done.tasks.values()
     if announced:
-        app.copies.announce([task], as_of_ms)
+        app.copies.announce([task])
     return task

@@ -14,6 +14,7 @@ import redis
 
 from core.app import App
 from core.tasks.model import Stamp, Task
+from core.tasks.status import status_of
 from tests.web.histories import Read, Write, violations
 from tests.web.moves import claim, finish, progress
 from tests.web.serving import NOOP, Caller, WebProcess, running_web
@@ -78,9 +79,12 @@ class Writer:
         if chance < 0.5:
             self._forget_copies()
         if 0.3 < chance < 0.8 and self.old:
-            # A slow writer: its copy arrives after newer ones, with the time from before its commit.
+            # A slow reader stores what it read long ago, or a slow writer tells what is old news.
             task, as_of_ms = self.random.choice(self.old[-3:])
-            self.app.copies.announce([task], as_of_ms)
+            if self.random.random() < 0.7:
+                self.app.copies.fill(status_of(task), as_of_ms)
+            else:
+                self.app.copies.announce([task])
 
     def _forget_copies(self) -> None:
         url = self.app.settings.redis_url

@@ -64,7 +64,8 @@ def test_a_final_copy_lives_two_hours_and_a_live_one_until_a_second_after_it_was
     final, live = task(3, state=TaskState.COMPLETED), task(2)
     as_of = now_ms(app) - 400
 
-    app.copies.put([status_of(final), status_of(live)], as_of)
+    for one in (final, live):
+        app.copies.fill(status_of(one), as_of)
 
     assert 7_190_000 < life_ms(app, final) <= 7_200_000
     assert 0 < life_ms(app, live) <= 600
@@ -73,7 +74,7 @@ def test_a_final_copy_lives_two_hours_and_a_live_one_until_a_second_after_it_was
 def test_a_live_copy_that_comes_a_second_late_is_refused(app: App) -> None:
     late = task(2)
 
-    app.copies.put([status_of(late)], now_ms(app) - 1000)
+    app.copies.fill(status_of(late), now_ms(app) - 1000)
 
     assert app.copies.get(late.public_id) is None
 
@@ -81,33 +82,57 @@ def test_a_live_copy_that_comes_a_second_late_is_refused(app: App) -> None:
 def test_a_late_newer_copy_takes_the_older_one_away(app: App) -> None:
     old = task(2)
     new = replace(old, version=3, changed_at=old.changed_at + timedelta(seconds=1))
-    app.copies.put([status_of(old)], now_ms(app))
+    app.copies.fill(status_of(old), now_ms(app))
 
-    app.copies.put([status_of(new)], now_ms(app) - 2000)
+    app.copies.fill(status_of(new), now_ms(app) - 2000)
 
     assert app.copies.get(old.public_id) is None
 
 
-def test_random_writers_leave_the_newest_copy(app: App) -> None:
+def test_random_readers_and_writers_leave_the_newest_copy_or_a_mark_that_answers_nobody(app: App) -> None:
     rng = random.Random(7)
-    for _ in range(30):
+    for _ in range(60):
         first = task(1)
         versions = [replace(first, version=v, changed_at=BASE + timedelta(seconds=v)) for v in range(1, 8)]
         rng.shuffle(versions)
-        cut = rng.randint(1, len(versions))
-        for one in versions[:cut]:
-            app.copies.put([status_of(one)], now_ms(app))
+        told = [(one, rng.random() < 0.5) for one in versions[: rng.randint(1, len(versions))]]
+        for one, announced in told:
+            if announced:
+                app.copies.announce([one])
+            else:
+                app.copies.fill(status_of(one), now_ms(app))
 
+        newest, marked = max(told, key=lambda pair: pair[0].version)
         found = app.copies.get(first.public_id)
-        assert found is not None
-        assert found.stamp == max(v.stamp for v in versions[:cut])
+        assert (found is None) == marked
+        assert found is None or found.stamp == newest.stamp
+
+
+def test_a_mark_keeps_an_older_copy_out_and_ends_within_a_second(app: App) -> None:
+    old = task(2)
+    new = replace(old, version=3, changed_at=BASE + timedelta(seconds=1))
+    app.copies.announce([new])
+
+    app.copies.fill(status_of(old), now_ms(app))
+
+    assert app.copies.get(old.public_id) is None
+    assert 0 < life_ms(app, old) <= 1000
+
+
+def test_announcing_what_a_copy_says_already_leaves_the_copy(app: App) -> None:
+    live = task(2)
+    app.copies.fill(status_of(live), now_ms(app))
+
+    app.copies.announce([live])
+
+    assert app.copies.get(live.public_id) is not None
 
 
 def test_an_old_version_never_replaces_a_final_one(app: App) -> None:
     final = task(3, state=TaskState.COMPLETED)
-    app.copies.put([status_of(final)], None)
+    app.copies.fill(status_of(final), None)
 
-    app.copies.put([status_of(replace(final, version=2, state=TaskState.PROCESSING))], now_ms(app))
+    app.copies.fill(status_of(replace(final, version=2, state=TaskState.PROCESSING)), now_ms(app))
 
     found = app.copies.get(final.public_id)
     assert found is not None
@@ -120,17 +145,17 @@ def test_another_type_under_the_key_is_a_miss_and_is_replaced(app: App) -> None:
     client.lpush(app.status_keys.of(final.public_id), "junk")
     assert app.copies.get(final.public_id) is None
 
-    app.copies.put([status_of(final)], None)
+    app.copies.fill(status_of(final), None)
 
     assert app.copies.get(final.public_id) is not None
 
 
 def test_the_script_works_after_the_server_forgot_it(app: App) -> None:
     final = task(3, state=TaskState.COMPLETED)
-    app.copies.put([status_of(final)], None)
+    app.copies.fill(status_of(final), None)
     app.cache.client.script_flush()
 
-    assert app.copies.put([status_of(final)], None)
+    assert app.copies.announce([final])
 
 
 def test_announcing_wakes_who_waits_with_the_version(app: App) -> None:
@@ -139,7 +164,7 @@ def test_announcing_wakes_who_waits_with_the_version(app: App) -> None:
         waiter.subscribe(app.status_keys.of(live.public_id))
         waiter.get_message(timeout=2)
 
-        app.copies.announce([live], now_ms(app))
+        app.copies.announce([live])
 
         message = waiter.get_message(timeout=2)
     assert message is not None
@@ -149,7 +174,7 @@ def test_announcing_wakes_who_waits_with_the_version(app: App) -> None:
 def test_a_reader_that_saw_a_newer_version_is_answered_from_the_row(app: App) -> None:
     old = task(2)
     new = replace(old, version=3, changed_at=BASE + timedelta(seconds=1))
-    app.copies.put([status_of(old)], now_ms(app))
+    app.copies.fill(status_of(old), now_ms(app))
     reader = StatusReader(app.copies, lambda _: new)
 
     assert _version(reader.read(old.public_id)) == 2

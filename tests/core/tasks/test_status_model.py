@@ -20,8 +20,11 @@ END = 4  # a run is bounded by this many ticks: two whole lives of a live copy
 
 @dataclass(frozen=True)
 class Entry:
+    """A copy, or a writer's mark: it answers nobody and keeps older copies out for one life."""
+
     version: int
     as_of: int
+    is_mark: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class World:
     committed_at: tuple[int, ...] = (0, 0, -1, -1)
     """When each version was committed; -1: not yet."""
     cache: Entry | None = None
-    unsent: tuple[tuple[int, int], ...] = ()
-    """Announcements of the writer that are still on their way: (version, as_of)."""
+    unsent: tuple[int, ...] = ()
+    """Announcements of the writer that are still on their way: versions."""
     readers: tuple[Reader, ...] = (Reader(has_etag=True), Reader(has_etag=False))
 
 
@@ -62,6 +65,14 @@ def fresh(world: World, rules: Rules) -> Entry | None:
     if entry is None or entry.version == FINAL or not rules.bounded:
         return entry
     return entry if world.now < entry.as_of + LIFE else None
+
+
+def announce(world: World, version: int, rules: Rules) -> World:
+    """A final row is stored; of a live one only a mark."""
+    entry = fresh(world, rules)
+    if rules.ordered and entry is not None and entry.version >= version:
+        return world
+    return replace(world, cache=Entry(version, world.now, is_mark=version != FINAL))
 
 
 def put(world: World, version: int, as_of: int, rules: Rules) -> World:
@@ -99,15 +110,15 @@ def steps(world: World, rules: Rules) -> Iterator[World]:
         yield replace(world, now=world.now + 1)
     if world.cache is not None:
         yield replace(world, cache=None)  # evicted, or FLUSHALL
-    if world.row < FINAL:  # the writer: time first, then the commit; the announcement goes on its way
+    if world.row < FINAL:  # the writer commits; the announcement goes on its way
         committed = list(world.committed_at)
         committed[world.row + 1] = world.now
-        sent = (*world.unsent, (world.row + 1, world.now))
+        sent = (*world.unsent, world.row + 1)
         yield replace(world, row=world.row + 1, committed_at=tuple(committed), unsent=sent)
-    for place, (version, as_of) in enumerate(world.unsent):
+    for place, version in enumerate(world.unsent):
         rest = world.unsent[:place] + world.unsent[place + 1 :]
         yield replace(world, unsent=rest)  # lost
-        yield put(replace(world, unsent=rest), version, as_of, rules)  # arrives, however late and in any order
+        yield announce(replace(world, unsent=rest), version, rules)  # arrives, however late and in any order
     for place, reader in enumerate(world.readers):
         if reader.fill is not None:
             yield with_reader(put(world, *reader.fill, rules), place, replace(reader, fill=None))  # stored, late or not
@@ -115,7 +126,7 @@ def steps(world: World, rules: Rules) -> Iterator[World]:
         elif reader.reads_left:
             entry = fresh(world, rules)
             too_old = rules.etag_checked and reader.has_etag and entry is not None and entry.version < reader.seen
-            if entry is not None and not too_old:
+            if entry is not None and not entry.is_mark and not too_old:
                 yield answer(world, place, entry.version)
             else:
                 read = answer(world, place, world.row)
