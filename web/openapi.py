@@ -7,26 +7,21 @@ Each task type of this server, a user's own too, has its input spelled out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from core.task_types.spec import TaskSpec, TaskTypes
-from core.tasks.acceptance import BULK, MAX_IDEMPOTENCY_KEY
-from core.tasks.model import TaskState
+from core.task_types.spec import TaskTypes
+from core.tasks.acceptance import MAX_IDEMPOTENCY_KEY
 from core.tasks.queries import MAX_PAGE
 from core.tasks.status import Source
-from web.intake import NewTaskBody
 from web.parameters import DEFAULT_PAGE, MOST_WAIT_S
-
-Json = dict[str, Any]  # OpenAPI documents are open-ended by nature
+from web.schemas import Json, ref, schemas_of
 
 Responses = dict[int | str, Json]
 
 VERSION = "1"
-_REF = "#/components/schemas/"
 
 
 def document(routes: Iterable[BaseRoute], types: TaskTypes) -> Json:
@@ -38,19 +33,15 @@ def document(routes: Iterable[BaseRoute], types: TaskTypes) -> Json:
         routes=list(routes),
     )
     components = described.setdefault("components", {})
-    components["schemas"] = _schemas(types)
+    components["schemas"] = schemas_of(types)
     components["securitySchemes"] = {
         "virtualKey": {"type": "http", "scheme": "bearer", "description": "A virtual key, `hr_...`."}
     }
     return described
 
 
-def _ref(name: str) -> Json:
-    return {"$ref": _REF + name}
-
-
 def _content(name: str, media: str = "application/json") -> Json:
-    return {media: {"schema": _ref(name)}}
+    return {media: {"schema": ref(name)}}
 
 
 def _problems(*statuses: int) -> Responses:
@@ -168,7 +159,7 @@ LIST = _route(
     operation="listTasks",
     summary="Your tasks, newest first",
     parameters=[
-        _parameter("state", "query", "Only tasks in this state.", _ref("TaskState")),
+        _parameter("state", "query", "Only tasks in this state.", ref("TaskState")),
         _parameter("type", "query", "Only tasks of this type.", _NAME_SCHEMA),
         _parameter("queue", "query", "Only tasks of this queue.", _NAME_SCHEMA),
         _parameter(
@@ -241,99 +232,3 @@ READY = _route(
     is_open=True,
     responses={200: {"description": "It can.", "content": _content("Health")}, **_problems(503)},
 )
-
-
-def _schemas(types: TaskTypes) -> Json:
-    schemas: Json = {}
-    schemas["NewTask"] = {
-        "oneOf": [_ref(_new_task(spec, schemas)) for spec in types],
-        "discriminator": {
-            "propertyName": "type",
-            "mapping": {spec.name: _REF + _variant_name(spec) for spec in types},
-        },
-    }
-    schemas["NewTasks"] = _object(
-        {"tasks": {"type": "array", "minItems": 1, "maxItems": BULK, "items": _ref("NewTask")}}
-    )
-    schemas["TaskState"] = {"type": "string", "enum": [str(state) for state in TaskState]}
-    schemas["Task"] = _task()
-    schemas["Tasks"] = _object({"tasks": {"type": "array", "items": _ref("Task")}})
-    schemas["TaskPage"] = _object(
-        {
-            "tasks": {"type": "array", "items": _ref("Task")},
-            "next_cursor": {"type": ["string", "null"], "description": "null: this is the last page."},
-        }
-    )
-    schemas["Problem"] = _problem()
-    schemas["Health"] = _object({"status": {"type": "string"}})
-    return schemas
-
-
-def _variant_name(spec: TaskSpec) -> str:
-    return f"NewTask-{spec.name}"
-
-
-def _new_task(spec: TaskSpec, schemas: Json) -> str:
-    """The envelope with this type's input; returns the schema's name."""
-    envelope = NewTaskBody.model_json_schema()
-    properties = envelope["properties"]
-    properties["type"] = {"const": spec.name}
-    properties["input"] = _ref(f"Input-{spec.name}")
-    properties["run_at"]["anyOf"][0]["format"] = "date-time"
-    input_schema = spec.input.model_json_schema(ref_template=f"{_REF}{spec.name}-{{model}}")
-    for name, schema in input_schema.pop("$defs", {}).items():
-        schemas[f"{spec.name}-{name}"] = schema
-    schemas[f"Input-{spec.name}"] = input_schema
-    schemas[_variant_name(spec)] = {**envelope, "title": f"{spec.name} task", "description": f"A {spec.name} task."}
-    return _variant_name(spec)
-
-
-def _object(properties: Json, *, required: list[str] | None = None) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties) if required is None else required,
-        "additionalProperties": False,
-    }
-
-
-def _problem() -> Json:
-    text = {"type": "string"}
-    properties = {
-        "type": text,
-        "title": text,
-        "status": {"type": "integer"},
-        "detail": text,
-        "code": {"type": "string", "description": "A stable word for programs."},
-        "field": {"type": "string", "description": "What is wrong, e.g. `tasks[3].input.messages[0].role`."},
-    }
-    required = [name for name in properties if name != "field"]
-    return {**_object(properties, required=required), "description": "RFC 9457."}
-
-
-def _task() -> Json:
-    time: Json = {"type": "string", "format": "date-time"}
-    time_or_null: Json = {"type": ["string", "null"], "format": "date-time"}
-    progress = _object({"percent": {"type": ["number", "null"]}, "message": {"type": ["string", "null"]}})
-    error = _object({"code": {"type": "string"}, "message": {"type": "string"}, "retryable": {"type": "boolean"}})
-    return _object(
-        {
-            "id": {"type": "string", "pattern": "^task_[0-9a-f]{32}$"},
-            "type": {"type": "string"},
-            "queue": {"type": "string"},
-            "priority": {"type": "integer", "minimum": 0, "maximum": 9},
-            "state": _ref("TaskState"),
-            "version": {"type": "integer", "minimum": 1, "description": "+ 1 with every change."},
-            "attempt": {"type": "integer", "minimum": 0},
-            "max_attempts": {"type": "integer", "minimum": 1},
-            "progress": progress,
-            "result": {"description": "The provider's answer unchanged, or null."},
-            "error": {"oneOf": [error, {"type": "null"}]},
-            "retry_of": {"type": ["string", "null"], "description": "Id of the task this one tries again."},
-            "created_at": time,
-            "run_at": time,
-            "started_at": time_or_null,
-            "finished_at": time_or_null,
-            "metadata": {"type": "object"},
-        }
-    )
