@@ -105,8 +105,8 @@ class BellConsumer(Consumer):
 
     def _look(self) -> bool:
         """Nobody woke us: is there a bell all the same, or a reason to ask the database?"""
-        if self._queue in self._doubts:
-            return True
+        if self._queue in self._doubts or self._slots.has_room(self._queue):
+            return True  # with a slot: taking tells more than looking, for a Redis that refuses writes can be read
         try:
             return self._bells.waits(self._queue)
         except (RedisAway, redis.RedisError):
