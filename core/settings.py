@@ -97,6 +97,11 @@ class Settings(BaseModel):
         default=None,
         description="Secret mixed into key hashes, 32 characters or more. Embedded: generated.",
     )
+    encryption_key: SecretStr | None = Field(
+        default=None,
+        description="Key that seals secrets at rest, as `python -m core.sealing` prints one; several, comma separated, "
+        "for rotation: the first seals. Embedded: generated.",
+    )
     provider_url: str | None = Field(
         default=None,
         description="Base URL of the OpenAI-compatible provider, e.g. https://host/v1.",
