@@ -37,8 +37,16 @@ class Unauthenticated(HeadraceError):
 
     code = "unauthenticated"
 
-    def __init__(self) -> None:
-        super().__init__("send a valid key as `Authorization: Bearer hr_...`")
+    def __init__(self, message: str = "send a valid key as `Authorization: Bearer hr_...`") -> None:
+        super().__init__(message)
+
+
+class Forbidden(HeadraceError):
+    """Whoever asks may not have it, whatever key is shown."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def problem_of(error: Exception) -> Response:
@@ -54,6 +62,7 @@ def _status_of(error: HeadraceError) -> HTTPStatus:
         return error.status
     kinds: dict[type[HeadraceError], HTTPStatus] = {
         Unauthenticated: HTTPStatus.UNAUTHORIZED,
+        Forbidden: HTTPStatus.FORBIDDEN,
         InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
         NotFound: HTTPStatus.NOT_FOUND,
         Conflict: HTTPStatus.CONFLICT,
