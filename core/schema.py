@@ -152,7 +152,7 @@ schedules = sa.Table(
     "schedules",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("name", _C, nullable=False, comment="unique; a job's is the name of its file in jobs/periodic/"),
+    sa.Column("name", _C, nullable=False, comment="unique in its kind; a job's is its file's in jobs/periodic/"),
     sa.Column("kind", _C, nullable=False, comment="job: run by a scheduler; task: enqueues one for its owner"),
     sa.Column("cron", sa.Text, nullable=True, comment="cron text in `timezone`; null: every_s"),
     sa.Column("every_s", sa.Float, nullable=True, comment="period, seconds, counted from anchor_at"),
@@ -166,6 +166,9 @@ schedules = sa.Table(
     sa.Column("anchor_at", _TIME, nullable=False, comment="what every_s counts from; never reset by a restart"),
     sa.Column("last_due", _TIME, nullable=True, comment="newest due time that was fired or recorded as skipped"),
     sa.Column("next_due", _TIME, nullable=True, comment="the one after it; null: never again"),
+    sa.Column("fire_at", _TIME, nullable=True, comment="next_due plus its jitter: when a scheduler fires it"),
+    sa.Column("disabled_reason", sa.Text, nullable=True, comment="why it is not enabled, when no person did that"),
+    sa.Column("last_task_id", _C, nullable=True, comment="public id of the newest task it enqueued"),
     sa.Column("version", sa.Integer, nullable=False, comment="+ 1 with every change by a person"),
     sa.Column("runs", sa.BigInteger, nullable=False, comment="runs that ended, of any outcome but skipped"),
     sa.Column("failures", sa.BigInteger, nullable=False),
@@ -173,10 +176,10 @@ schedules = sa.Table(
     sa.Column("recent", sa.Text, nullable=False, comment="JSON text: last runs, of schedules too frequent for rows"),
     sa.Column("created_at", _TIME, nullable=False),
     sa.Column("changed_at", _TIME, nullable=False),
-    sa.UniqueConstraint("name", name="schedules_name_key"),
+    sa.UniqueConstraint("kind", "name", name="schedules_name_key"),
     sa.CheckConstraint("(cron IS NULL) <> (every_s IS NULL)", name="schedules_cron_or_every"),
 )
-sa.Index("schedules_due", schedules.c.next_due, postgresql_where=sa.text("enabled AND next_due IS NOT NULL"))
+sa.Index("schedules_due", schedules.c.fire_at, postgresql_where=sa.text("enabled AND fire_at IS NOT NULL"))
 
 schedule_runs = sa.Table(
     "schedule_runs",
@@ -186,9 +189,9 @@ schedule_runs = sa.Table(
     sa.Column("due_at", _TIME, nullable=False, comment="one row per schedule and due time: law 8"),
     sa.Column("until_at", _TIME, nullable=True, comment="of a skipped range: its last due time"),
     sa.Column("due_times", sa.Integer, nullable=False, comment="how many the row stands for; 1 but for ranges"),
-    sa.Column("outcome", _C, nullable=False, comment="running, succeeded, failed, enqueued or skipped"),
+    sa.Column("outcome", _C, nullable=False, comment="see core.schedules.model.RunOutcome"),
     sa.Column("reason", sa.Text, nullable=True, comment="why it was skipped or failed"),
-    sa.Column("attempt", sa.Integer, nullable=False, comment="schedulers that began it; 2 after a take-over"),
+    sa.Column("attempt", sa.Integer, nullable=False, comment="times it was begun; 0 waiting, 2 after a take-over"),
     sa.Column("holder_id", sa.Uuid, nullable=True, comment="row in workers of the scheduler that runs it"),
     sa.Column("started_at", _TIME, nullable=True),
     sa.Column("finished_at", _TIME, nullable=True),
@@ -197,7 +200,12 @@ schedule_runs = sa.Table(
     sa.Column("task_id", _C, nullable=True, comment="public id of the task it enqueued"),
     sa.UniqueConstraint("schedule_id", "due_at", name="schedule_runs_due_key"),
 )
-sa.Index("schedule_runs_held", schedule_runs.c.holder_id, postgresql_where=sa.text("outcome = 'running'"))
+sa.Index(
+    "schedule_runs_open",
+    schedule_runs.c.schedule_id,
+    schedule_runs.c.due_at,
+    postgresql_where=sa.text("outcome IN ('waiting', 'running')"),
+)
 sa.Index("schedule_runs_age", schedule_runs.c.due_at)
 
 providers = sa.Table(
@@ -249,6 +257,8 @@ archived_tasks = sa.Table(
     sa.Column("id", sa.Uuid, primary_key=True, comment="as in tasks; newest first by id"),
     sa.Column("public_id", _C, nullable=False),
     sa.Column("owner_id", _C, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, comment="with changed_at: its ETag, as before"),
+    sa.Column("changed_at", _TIME, nullable=False),
     sa.Column("finished_at", _TIME, nullable=False, comment="deleted so many days later"),
     sa.Column("task", sa.Text, nullable=False, comment="the task's wire form, as it was read last"),
     sa.UniqueConstraint("public_id", name="archived_tasks_public_id_key"),

@@ -12,7 +12,7 @@ depends_on = None
 TABLES = """
 CREATE TABLE schedules (
     id uuid PRIMARY KEY,
-    name varchar COLLATE "C" NOT NULL CONSTRAINT schedules_name_key UNIQUE,
+    name varchar COLLATE "C" NOT NULL,
     kind varchar COLLATE "C" NOT NULL,
     cron text,
     every_s double precision,
@@ -26,6 +26,9 @@ CREATE TABLE schedules (
     anchor_at timestamptz NOT NULL,
     last_due timestamptz,
     next_due timestamptz,
+    fire_at timestamptz,
+    disabled_reason text,
+    last_task_id varchar COLLATE "C",
     version integer NOT NULL,
     runs bigint NOT NULL,
     failures bigint NOT NULL,
@@ -33,9 +36,10 @@ CREATE TABLE schedules (
     recent text NOT NULL,
     created_at timestamptz NOT NULL,
     changed_at timestamptz NOT NULL,
+    CONSTRAINT schedules_name_key UNIQUE (kind, name),
     CONSTRAINT schedules_cron_or_every CHECK ((cron IS NULL) <> (every_s IS NULL))
 ) WITH (fillfactor = 70);
-CREATE INDEX schedules_due ON schedules (next_due) WHERE enabled AND next_due IS NOT NULL;
+CREATE INDEX schedules_due ON schedules (fire_at) WHERE enabled AND fire_at IS NOT NULL;
 
 CREATE TABLE schedule_runs (
     id uuid PRIMARY KEY,
@@ -54,7 +58,7 @@ CREATE TABLE schedule_runs (
     task_id varchar COLLATE "C",
     CONSTRAINT schedule_runs_due_key UNIQUE (schedule_id, due_at)
 );
-CREATE INDEX schedule_runs_held ON schedule_runs (holder_id) WHERE outcome = 'running';
+CREATE INDEX schedule_runs_open ON schedule_runs (schedule_id, due_at) WHERE outcome IN ('waiting', 'running');
 CREATE INDEX schedule_runs_age ON schedule_runs (due_at);
 
 CREATE TABLE providers (
@@ -100,6 +104,8 @@ CREATE TABLE archived_tasks (
     id uuid PRIMARY KEY,
     public_id varchar COLLATE "C" NOT NULL CONSTRAINT archived_tasks_public_id_key UNIQUE,
     owner_id varchar COLLATE "C" NOT NULL,
+    version integer NOT NULL,
+    changed_at timestamptz NOT NULL,
     finished_at timestamptz NOT NULL,
     task text NOT NULL
 );
