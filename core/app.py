@@ -19,6 +19,7 @@ from core.connections import RedisAway, RedisLink, autocommit, connect_database,
 from core.embedded import open_servers
 from core.errors import Misconfigured
 from core.ids import KeyId
+from core.schedules.book import ScheduleBook
 from core.schema import check_revision, upgrade
 from core.settings import Settings, default_broker_url, load_settings, sqlalchemy_url
 from core.task_types.spec import TaskTypes, load_task_types
@@ -42,6 +43,7 @@ class App:
     types: TaskTypes
     keys: VirtualKeys
     tasks: TaskClient
+    schedules: ScheduleBook
 
     def check(self) -> None:
         """
@@ -110,8 +112,10 @@ def build_app(settings: Settings) -> App:
         with database_errors("the queues were not read"), direct.connect() as connection:
             return queues.load(connection)
 
-    tasks = TaskClient(engine, types=types, keys=keys, queues=KnownQueues(read_queues), copies=copies, bells=bells)
-    return App(settings, engine, cache, bells, copies, status_keys, types, keys, tasks)
+    known_queues = KnownQueues(read_queues)
+    tasks = TaskClient(engine, types=types, keys=keys, queues=known_queues, copies=copies, bells=bells)
+    schedules = ScheduleBook(engine, types=types, keys=keys, queues=known_queues)
+    return App(settings, engine, cache, bells, copies, status_keys, types, keys, tasks, schedules)
 
 
 def _secret(value: SecretStr | None, name: str) -> str:

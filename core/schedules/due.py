@@ -1,8 +1,8 @@
 """
 When a schedule is due. Pure: no clock, no database.
 
-Cron text has five fields: minute, hour, day of month, month, day of week; names (MON, JAN), ranges, steps, `L`, `LW` and
-`MON#2` as in cronsim. It is read in the schedule's time zone. On the two odd days of a zone:
+Cron text has five fields: minute, hour, day of month, month, day of week; names (MON, JAN), ranges, steps, `L`, `LW`
+and `MON#2` as in cronsim. It is read in the schedule's time zone. On the two odd days of a zone:
 - a local time that is skipped runs once, at the end of the gap; several that are skipped run once together;
 - a local time that is repeated runs once, the first time;
 - cron text that names every hour means "each so many minutes": it follows elapsed time, so it neither pauses for an
@@ -222,7 +222,7 @@ def _first_instant(local: datetime, zone: ZoneInfo) -> datetime:
 
 @lru_cache(maxsize=1024)
 def _names_every_hour(cron: str) -> bool:
-    return CronSim(cron, datetime(2000, 1, 1)).hours == _ALL_HOURS  # noqa: DTZ001 (only parsed)
+    return CronSim(cron, datetime(2000, 1, 1)).hours == _ALL_HOURS
 
 
 @lru_cache(maxsize=1024)
