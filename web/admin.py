@@ -27,7 +27,6 @@ from web.threads import DEADLINE_S, Threads
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
-BODY_LIMIT_BYTES = 1024 * 1024  # what an operator sends is small; the limit of producers' bodies may be settable lower
 _NO_PARAMETERS: frozenset[str] = frozenset()
 _NOT_KEPT = (b"cache-control", b"no-store")
 
@@ -41,7 +40,7 @@ class AdminBody(BaseModel):
 class Admin:
     """The front of the admin API; one for all its routes."""
 
-    def __init__(self, door: AdminDoor, threads: Threads, *, body_limit_bytes: int = BODY_LIMIT_BYTES) -> None:
+    def __init__(self, door: AdminDoor, threads: Threads, *, body_limit_bytes: int) -> None:
         self._door = door
         self._threads = threads
         self._body_limit_bytes = body_limit_bytes

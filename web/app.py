@@ -16,12 +16,16 @@ from core.access.virtual_keys import changes_channel
 from core.app import App
 from core.errors import HeadraceError, Misconfigured
 from core.task_types.spec import TaskTypes
+from web.admin import Admin
+from web.admin_door import AdminDoor
 from web.answers import Answer
 from web.door import Door
 from web.front import Front, answer_error, answer_http_error
 from web.intake import Intake
 from web.landing import Landing
 from web.openapi import document
+from web.routes.admin_jobs import AdminJobRoutes
+from web.routes.admin_schedules import AdminScheduleRoutes
 from web.routes.health import HealthRoutes
 from web.routes.tasks import TaskRoutes
 from web.status import Statuses
@@ -72,7 +76,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
         threads=threads,
         body_limit_bytes=app.settings.body_limit_bytes,
     )
-    router = build_router([health, tasks], app.types)
+    router = build_router([health, tasks, *admin_routes(app, threads)], app.types)
     wakeups.start()
     try:
         yield Web(Front(router, tasks), health, waiting)
@@ -86,6 +90,17 @@ class Routes(Protocol):
     """The endpoints of one resource."""
 
     def add_to(self, app: FastAPI) -> None: ...
+
+
+def admin_routes(app: App, threads: Threads) -> list[Routes]:
+    """The admin API: one line a resource."""
+    key = app.settings.admin_key
+    door = AdminDoor(None if key is None else key.get_secret_value())
+    admin = Admin(door, threads, body_limit_bytes=app.settings.body_limit_bytes)
+    return [
+        AdminJobRoutes(admin, app.schedules),
+        AdminScheduleRoutes(admin, app.schedules),
+    ]
 
 
 def build_router(resources: Sequence[Routes], types: TaskTypes) -> FastAPI:

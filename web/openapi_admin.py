@@ -23,6 +23,7 @@ _MEANINGS = {
     404: "There is none of this name or id.",
     408: "The body did not arrive in time.",
     409: "The present state does not allow it.",
+    412: "It is not the version of If-Match any more.",
     413: "The body is too large.",
     415: "The body is not sent as plain JSON.",
     422: "A field or parameter is wrong; `field` names it. Nothing was changed.",
@@ -126,7 +127,7 @@ def _inlined(value: Any, parts: Json) -> Any:
             return _inlined(parts[str(found["$ref"]).rpartition("/")[2]], parts)
         return {name: _inlined(inner, parts) for name, inner in found.items()}
     if isinstance(value, list):
-        return [_inlined(inner, parts) for inner in cast("list[Any]", value)]
+        return [_inlined(inner, parts) for inner in cast("Sequence[Any]", value)]
     return value
 
 

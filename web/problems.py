@@ -53,8 +53,14 @@ def problem_of(error: Exception) -> Response:
     """The answer to an error; anything that is not ours is a 500 that says nothing."""
     if not isinstance(error, HeadraceError):
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why", code="internal")
-    field = error.field if isinstance(error, InvalidRequest) else None
-    return problem(_status_of(error), str(error), code=error.code, field=field, headers=_headers_of(error))
+    field: object = getattr(error, "field", None)  # of a wrong field, and of a conflict over one: a name that is taken
+    return problem(
+        _status_of(error),
+        str(error),
+        code=error.code,
+        field=field if isinstance(field, str) else None,
+        headers=_headers_of(error),
+    )
 
 
 def _status_of(error: HeadraceError) -> HTTPStatus:
