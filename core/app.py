@@ -7,7 +7,7 @@ starts them for its own duration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -18,10 +18,14 @@ from core.access.virtual_keys import VirtualKeys, changes_channel
 from core.connections import RedisAway, RedisLink, autocommit, connect_database, database_errors
 from core.embedded import open_servers
 from core.errors import Misconfigured
+from core.events import providers as provider_events
+from core.events.providers import ProviderChanged
 from core.ids import KeyId
+from core.providers.table import Providers
 from core.schedules.book import ScheduleBook
 from core.schema import check_revision, upgrade
-from core.settings import Settings, default_broker_url, load_settings, sqlalchemy_url
+from core.sealing import Sealing
+from core.settings import Settings, default_broker_url, load_settings, sqlalchemy_url, variable
 from core.task_types.spec import TaskTypes, load_task_types
 from core.tasks import queues
 from core.tasks.bells import BellKeys, RedisBells
@@ -44,6 +48,7 @@ class App:
     keys: VirtualKeys
     tasks: TaskClient
     schedules: ScheduleBook
+    providers: Providers
 
     def check(self) -> None:
         """
@@ -115,7 +120,31 @@ def build_app(settings: Settings) -> App:
     known_queues = KnownQueues(read_queues)
     tasks = TaskClient(engine, types=types, keys=keys, queues=known_queues, copies=copies, bells=bells)
     schedules = ScheduleBook(engine, types=types, keys=keys, queues=known_queues)
-    return App(settings, engine, cache, bells, copies, status_keys, types, keys, tasks, schedules)
+    providers = _providers(settings, engine, links=(cache, bells.link))
+    return App(settings, engine, cache, bells, copies, status_keys, types, keys, tasks, schedules, providers)
+
+
+def _providers(settings: Settings, engine: sa.Engine, *, links: Sequence[RedisLink]) -> Providers:
+    channel = provider_events.channel(settings.instance_name)
+
+    def announce(event: ProviderChanged) -> None:
+        # On both servers: the workers listen on the broker's, the others on the cache's. Heard twice it does no harm.
+        for link in links:
+            with suppress(RedisAway), link.errors() as client:
+                client.publish(channel, event.to_json())
+
+    return Providers(
+        engine,
+        Sealing(_clear(settings.encryption_key)),
+        variable,
+        default_url=settings.provider_url,
+        default_key=_clear(settings.provider_api_key),
+        announce=announce,
+    )
+
+
+def _clear(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
 
 
 def _secret(value: SecretStr | None, name: str) -> str:

@@ -7,6 +7,7 @@ Prefix `HEADRACE_`; Heroku's bare `DATABASE_URL`, `REDIS_URL` and `PORT` are acc
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -21,7 +22,8 @@ from pydantic import (
     field_validator,
 )
 
-from core.errors import Misconfigured
+from core.errors import InvalidRequest, Misconfigured
+from core.sealing import is_key
 
 PREFIX = "HEADRACE_"
 Words = tuple[str, ...]
@@ -142,6 +144,14 @@ class Settings(BaseModel):
             raise ValueError(f"must be at most half of LEASE_S ({lease:g})")
         return value
 
+    @field_validator("encryption_key")
+    @classmethod
+    def _encryption_keys_fit(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [] if value is None else value.get_secret_value().split(",")
+        if not all(is_key(key.strip()) for key in keys):
+            raise ValueError("each key must be 32 bytes in URL-safe base64, as `python -m core.sealing` prints them")
+        return value
+
     @property
     def offers_diagnostics(self) -> bool:
         return self.database_url is None if self.diagnostic_tasks is None else self.diagnostic_tasks
@@ -188,6 +198,29 @@ def child_environment(settings: Settings) -> dict[str, str]:
             value = ",".join(value)
         environ[PREFIX + name.upper()] = str(value)
     return environ
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_OURS = frozenset({"DATABASE_URL", "REDIS_URL", "PORT"})
+
+
+def check_variable(name: str, *, field: str) -> None:
+    """
+    Whether an operator may name this environment variable as the place of a secret.
+
+    Raises:
+        InvalidRequest: not a variable's name, or one of our own settings: those would leave in a request's header.
+    """
+    if not _VARIABLE.fullmatch(name):
+        raise InvalidRequest(f"{field}: the name of an environment variable, e.g. OPENAI_API_KEY", field=field)
+    if name.startswith(PREFIX) or name in _OURS:
+        raise InvalidRequest(f"{field}: {name} is a setting of Headrace; take another variable", field=field)
+
+
+def variable(name: str) -> str | None:
+    """The value of an environment variable that an operator named; None when it is unset or empty."""
+    check_variable(name, field="name")
+    return os.environ.get(name) or None
 
 
 def sqlalchemy_url(url: str) -> str:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -23,7 +22,6 @@ from core.app import App
 from core.connections import autocommit, database_errors
 from core.errors import StoreUnavailable
 from core.ids import WorkerId
-from core.settings import Settings
 from core.tasks import leases
 from core.tasks import queues as queue_rows
 from core.tasks.leases import WorkerRow
@@ -36,12 +34,10 @@ from workers.execution import Execution
 from workers.handler_lookup import load_handlers
 from workers.handler_loop import HandlerLoop
 from workers.heartbeat import HeartbeatThread
+from workers.providers import WorkerProviders
 from workers.run import Interruption
 from workers.solo import SoloCrew
 from workers.watch import Watch
-
-if TYPE_CHECKING:
-    from core.providers.openai_compatible import Provider
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +86,7 @@ class WorkerProcess:
         self._name = name
         self._parent = parent
         self._ends: SimpleQueue[End] = SimpleQueue()
+        providers = WorkerProviders(app)
         handlers = load_handlers(app.types)
         self._writer = TaskWriter(app.engine, app.copies, worker_id=worker_id, types=list(handlers), solo=solo)
         self._loop = HandlerLoop()
@@ -97,10 +94,15 @@ class WorkerProcess:
             handlers,
             writer=self._writer,
             loop=self._loop,
-            get_provider=provider_of(settings),
+            get_provider=providers.router,
             result_limit_bytes=settings.result_limit_bytes,
         )
-        self._ears = Ears(app.bells, worker_id=worker_id, on_cancel=self._execution.cancel)
+        self._ears = Ears(
+            app.bells,
+            worker_id=worker_id,
+            on_cancel=self._execution.cancel,
+            standing={providers.channel: providers.forget},
+        )
         self._heartbeat = HeartbeatThread(
             self._engine,
             worker_id=worker_id,
@@ -262,29 +264,6 @@ class WorkerProcess:
                 leases.stop(connection, self._worker_id)
         except StoreUnavailable as error:
             logger.warning("%s", error)
-
-
-def provider_of(settings: Settings) -> Callable[[], Provider]:
-    """The configured provider, built when a handler first asks for it."""
-    lock = threading.Lock()
-    built: list[Provider] = []
-
-    def get() -> Provider:
-        with lock:
-            if not built:
-                from core.providers.openai_compatible import Provider  # noqa: PLC0415 (only when a handler needs it)
-
-                key = settings.provider_api_key
-                built.append(
-                    Provider(
-                        settings.provider_url,
-                        None if key is None else key.get_secret_value(),
-                        answer_limit_bytes=settings.result_limit_bytes,
-                    )
-                )
-            return built[0]
-
-    return get
 
 
 def _leave_overdue() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from core.providers.model import KeySource, ProviderRow
 from core.providers.openai_compatible import Provider
+from core.providers.roster import Endpoint
+from core.providers.routing import Router
 from workers.context import HandlerContext
 
 
@@ -32,11 +35,11 @@ class LocalContext(HandlerContext):
         self.deadline_at = datetime.now(UTC) + timedelta(seconds=seconds)
         self.poll_state = poll_state
         self.shown: list[tuple[float | None, str | None]] = []
-        self._provider = provider or Provider(None, None)
+        self._router = router_to(provider)
 
     @property
-    def provider(self) -> Provider:
-        return self._provider
+    def provider(self) -> Router:
+        return self._router
 
     def remaining(self) -> timedelta:
         return max(self.deadline_at - datetime.now(UTC), timedelta())
@@ -46,3 +49,14 @@ class LocalContext(HandlerContext):
 
     def progress(self, percent: float | None, message: str | None = None) -> None:
         self.shown.append((percent, message))
+
+
+def router_to(provider: Provider | None) -> Router:
+    """A router that knows this one provider, or none."""
+    row = ProviderRow(name="default", base_url="http://of.a.test", key_source=KeySource.NONE, priority=1)
+    known = [] if provider is None else [Endpoint(row, provider)]
+
+    async def endpoints() -> list[Endpoint]:
+        return known
+
+    return Router(endpoints)
