@@ -25,6 +25,7 @@ from web.intake import Intake
 from web.landing import Landing
 from web.openapi import document
 from web.routes.admin_jobs import AdminJobRoutes
+from web.routes.admin_providers import AdminProviderRoutes
 from web.routes.admin_schedules import AdminScheduleRoutes
 from web.routes.health import HealthRoutes
 from web.routes.tasks import TaskRoutes
@@ -100,6 +101,7 @@ def admin_routes(app: App, threads: Threads) -> list[Routes]:
     return [
         AdminJobRoutes(admin, app.schedules),
         AdminScheduleRoutes(admin, app.schedules),
+        AdminProviderRoutes(admin, app.providers),
     ]
 
 
