@@ -17,6 +17,10 @@ from core.app import App
 from core.schedules.model import Missed, Overlap
 
 
+class JobStopped(Exception):
+    """Raised by a job that ends before its end because it was asked to: another scheduler runs it again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobContext:
     """
@@ -32,8 +36,18 @@ class JobContext:
     name: str
     due_at: datetime
     attempt: int
-    stop: threading.Event = field(default_factory=threading.Event)
     log: logging.Logger
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def pause(self, seconds: float) -> None:
+        """
+        Wait, for no longer than the run may go on.
+
+        Raises:
+            JobStopped: it was asked to stop.
+        """
+        if self.stop.wait(seconds):
+            raise JobStopped(f"{self.name} was asked to stop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

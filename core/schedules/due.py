@@ -29,7 +29,7 @@ WALK = 10_000  # due times of a cron text looked at in one decision: 0.1 s of wo
 GRACE_S = 60.0
 MAX_EVERY_S = 366 * 86_400.0
 MAX_JITTER_S = 3600.0
-_ALL_HOURS = frozenset(range(24))
+_ALL_HOURS = set(range(24))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,15 +160,13 @@ def _passed(timing: Timing, first: datetime, now: datetime) -> tuple[_Passed | N
         if jump > 0:
             start, count = _nth(timing, _place(timing, first) + jump), jump
     tail: list[datetime] = []
+    walk = _due_times(timing, start)
     upcoming: datetime | None = start
     while upcoming is not None and fire_time(timing, upcoming) <= now:
         tail.append(upcoming)
-        upcoming = None
         if len(tail) == WALK + MOST_FIRED:
             # Leave a full hundred to the decision that catches up, in case the policy fires them.
             return _Passed(first, tail[:WALK], count + WALK), tail[WALK]
-        if len(tail) == 1:
-            walk = _due_times(timing, start)
         upcoming = next(walk, None)
     return (_Passed(first, tail, count + len(tail)) if tail else None), upcoming
 

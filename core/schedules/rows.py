@@ -41,7 +41,9 @@ def timing_of(row: Row) -> Timing:
 def schedule_of(row: Row, last_run: Run | None = None) -> Schedule:
     """Args: last_run: the newest of its rows that is no skip; a newer one on the schedule's own row wins."""
     kept = [run for run in recent_of(row) if run.outcome is not RunOutcome.SKIPPED]
-    newest = max([*kept, *([last_run] if last_run else [])], key=lambda run: run.due_at, default=None)
+    newest = kept[0] if kept else None
+    if newest is None or (last_run is not None and last_run.due_at > newest.due_at):
+        newest = last_run
     return Schedule(
         id=row["id"],
         name=row["name"],
