@@ -20,6 +20,8 @@ GROUPS: dict[str, tuple[str, str]] = {
     "tasks": ("headrace.cli.tasks", "Enqueue, show, list, cancel and retry tasks."),
     "keys": ("headrace.cli.keys", "Create, list and disable virtual keys."),
     "queues": ("headrace.cli.queues", "List and add queues."),
+    "jobs": ("headrace.cli.jobs", "List, run, pause and resume periodic jobs."),
+    "schedules": ("headrace.cli.schedules", "Make, preview and change schedules that enqueue tasks."),
     "providers": ("headrace.cli.providers", "Add, list, test, change and remove providers."),
 }
 """Name -> module with `app`, and the line shown by `headrace --help`."""

@@ -66,7 +66,7 @@ def test_an_admin_key_is_not_a_virtual_key(site: Site) -> None:
 )
 def test_anything_but_the_key_is_refused(site: Site, authorization: str | None) -> None:
     key = admin_key(site.app.settings)
-    headers = {}
+    headers: dict[str, str] = {}
     if authorization is not None:
         headers["Authorization"] = authorization.format(key=key, head=key[:-1])
 
