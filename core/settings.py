@@ -122,6 +122,18 @@ class Settings(BaseModel):
         default=None,
         description="Offer the diagnostic.* task types. Unset: only with embedded servers.",
     )
+    archive_after_days: float = Field(
+        default=7.0,
+        ge=0,
+        le=3650,
+        description="Final tasks older than this leave the lists; they are still answered by id. 0: never.",
+    )
+    delete_after_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=3650,
+        description="Archived tasks that ended longer ago than this are deleted. 0: never.",
+    )
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json.")
     log_level: str = Field(
         default="INFO",

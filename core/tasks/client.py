@@ -24,7 +24,7 @@ from core.connections import autocommit, database_errors
 from core.errors import InvalidRequest, TaskIsFinal, TaskNotFound, TaskNotRetryable
 from core.ids import KeyId, PublicId, is_public_id
 from core.task_types.spec import TaskInput, TaskTypes
-from core.tasks import accept, queries, store
+from core.tasks import accept, archive, queries, store
 from core.tasks.accept import Idempotency
 from core.tasks.acceptance import BULK, Acceptance, Accepted, idempotency_of
 from core.tasks.model import NewTask, Stamp, Task, TaskState
@@ -176,9 +176,9 @@ class TaskClient:
     # --- read ---------------------------------------------------------------------------------------------------
 
     def read_row(self, public_id: PublicId) -> Task | None:
-        """The task from PostgreSQL."""
+        """The task from PostgreSQL, live or archived."""
         with database_errors("the task was not read"), self._direct.connect() as connection:
-            return queries.by_public_id(connection, public_id)
+            return queries.by_public_id(connection, public_id) or archive.find(connection, public_id)
 
     def status(self, public_id: str, *, owner: str | None = None, at_least: Stamp | None = None) -> Status:
         """
@@ -254,7 +254,8 @@ class TaskClient:
         return CancelReceipt(done.task, took_effect=True)
 
     def _cancel_final(self, connection: sa.Connection, public_id: str, owner: str | None) -> CancelReceipt:
-        task = queries.by_public_id(connection, PublicId(public_id))
+        found = PublicId(public_id)
+        task = queries.by_public_id(connection, found) or archive.find(connection, found)
         if task is None or (owner is not None and task.owner_id != owner):
             raise _not_found(public_id)
         if task.state is not TaskState.CANCELLED:

@@ -125,6 +125,8 @@ class Task:
     result_json: str | None = None
     error_json: str | None = None
     metadata_json: str = "{}"
+    wire: bytes | None = None
+    """Of an archived task: the wire form it had; its result, error and metadata are only in there."""
 
     @property
     def stamp(self) -> Stamp:
@@ -134,10 +136,7 @@ class Task:
     def result(self) -> Any:  # the handler's JSON, whatever its shape
         if self.result_json is None:
             return None
-        try:
-            return orjson.loads(self.result_json)
-        except orjson.JSONDecodeError:  # lone surrogates in a provider's text: JSON all the same, but not to orjson
-            return json.loads(self.result_json)
+        return parsed(self.result_json)
 
     @property
     def error(self) -> TaskError | None:
@@ -145,6 +144,8 @@ class Task:
 
     def to_json(self) -> bytes:
         """The wire form of the contract (`docs/contract.md`)."""
+        if self.wire is not None:
+            return self.wire
         return orjson.dumps(
             {
                 "id": self.public_id,
@@ -167,6 +168,14 @@ class Task:
             },
             option=orjson.OPT_UTC_Z,
         )
+
+
+def parsed(text: str) -> Any:
+    """The value of stored JSON."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # lone surrogates in a provider's text: JSON all the same, but not to orjson
+        return json.loads(text)
 
 
 NO_PROGRESS = {"percent": None, "message": None}
