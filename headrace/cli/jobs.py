@@ -24,7 +24,7 @@ from headrace.cli.output import (
     say_json,
     say_table,
 )
-from headrace.cli.runs import local, outcome, say_fires, say_history
+from headrace.cli.runs import local, outcome, say_fires, say_history, state
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +53,7 @@ def list_(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         return
     if not jobs:
         note("no jobs yet: a scheduler (python -m jobs, or headrace up) brings them when it starts")
-    rows = [(job.name, job.timing.text, _state(job), _next(job), outcome(job.last_run)) for job in jobs]
+    rows = [(job.name, job.timing.text, state(job), ago(job.next_due), outcome(job.last_run)) for job in jobs]
     say_table(("JOB", "SCHEDULE", "STATE", "NEXT", "LAST RUN"), rows)
 
 
@@ -178,14 +178,4 @@ def _say_job(job: Schedule, *, as_json: bool) -> None:
     if as_json:
         say_json(job_document(job))
     else:
-        typer.echo(f"job {job.name} is {_state(job)}" + (f", next {_next(job)}" if job.next_due else ""))
-
-
-def _state(job: Schedule) -> str:
-    if job.enabled:
-        return "enabled"
-    return "paused" if job.disabled_reason is None else f"disabled: {job.disabled_reason}"
-
-
-def _next(job: Schedule) -> str:
-    return ago(job.next_due)
+        typer.echo(f"job {job.name} is {state(job)}" + (f", next {ago(job.next_due)}" if job.next_due else ""))

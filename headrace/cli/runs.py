@@ -7,7 +7,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from core.schedules.documents import run_document
-from core.schedules.model import Run, RunPage
+from core.schedules.model import Run, RunPage, Schedule, ScheduleKind
 from headrace.cli.output import ago, note, say_json, say_table
 
 
@@ -43,3 +43,12 @@ def say_history(page: RunPage, *, as_json: bool) -> None:
     say_table(("DUE", "OUTCOME", "REASON"), rows)
     if page.next_cursor is not None:
         note(f"there are more: --cursor {page.next_cursor}")
+
+
+def state(schedule: Schedule) -> str:
+    """`enabled`, `paused` of a job and `disabled` of a schedule, or `disabled: reason` when no person did that."""
+    if schedule.enabled:
+        return "enabled"
+    if schedule.disabled_reason is not None:
+        return f"disabled: {schedule.disabled_reason}"
+    return "paused" if schedule.kind is ScheduleKind.JOB else "disabled"

@@ -26,7 +26,7 @@ from headrace.cli.output import (
     say_json,
     say_table,
 )
-from headrace.cli.runs import local, outcome, say_fires, say_history
+from headrace.cli.runs import local, outcome, say_fires, say_history, state
 from headrace.cli.schedule_options import (
     Attempts,
     Cron,
@@ -73,7 +73,7 @@ def list_(
     if as_json:
         say_json({"schedules": [schedule_document(s) for s in page.schedules], "next_cursor": page.next_cursor})
         return
-    rows = [(s.name, s.timing.text, _type(s), _state(s), ago(s.next_due), outcome(s.last_run)) for s in page.schedules]
+    rows = [(s.name, s.timing.text, _type(s), state(s), ago(s.next_due), outcome(s.last_run)) for s in page.schedules]
     say_table(("SCHEDULE", "WHEN", "TASK", "STATE", "NEXT", "LAST RUN"), rows)
     if page.next_cursor is not None:
         note(f"there are more: --cursor {page.next_cursor}")
@@ -171,7 +171,7 @@ def add(
     if as_json:
         say_json(schedule_document(schedule, fires=fires))
     else:
-        typer.echo(f"schedule {schedule.name} is saved, {_state(schedule)}")
+        typer.echo(f"schedule {schedule.name} is saved, {state(schedule)}")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -278,13 +278,7 @@ def _say_changed(schedule: Schedule, fires: list[datetime], *, as_json: bool) ->
         return
     if fires:
         say_fires(fires, schedule.timing.timezone)
-    typer.echo(f"schedule {schedule.name} is {_state(schedule)}")
-
-
-def _state(schedule: Schedule) -> str:
-    if schedule.enabled:
-        return "enabled"
-    return "disabled" if schedule.disabled_reason is None else f"disabled: {schedule.disabled_reason}"
+    typer.echo(f"schedule {schedule.name} is {state(schedule)}")
 
 
 def _type(schedule: Schedule) -> str:
@@ -296,7 +290,7 @@ def _fields(schedule: Schedule) -> list[tuple[str, str]]:
     fields = [
         ("schedule", schedule.name),
         ("when", timing.text + (f", up to {timing.jitter_s:g} s later" if timing.jitter_s else "")),
-        ("state", _state(schedule)),
+        ("state", state(schedule)),
         ("owner", schedule.owner_id or "-"),
         ("missed", f"{schedule.missed}, overlap {schedule.overlap}"),
         ("runs", f"{schedule.runs}, {schedule.failures} failed, {schedule.skips} skipped"),
