@@ -80,8 +80,9 @@ def _encode(due_at: datetime) -> str:
 
 
 def _decode(text: str) -> datetime:
+    padded = text + "=" * (-len(text) % 4)
     try:
-        at = datetime.fromisoformat(base64.b64decode(text + "==", altchars=b"-_", validate=True).decode("ascii"))
+        at = datetime.fromisoformat(base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii"))
     except (binascii.Error, ValueError):
         at = None
     if at is None or at.tzinfo is None:
