@@ -27,7 +27,7 @@ LONGEST_KEY = 4000
 LONGEST_MODEL = 200
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_MODEL = re.compile(r"[!-~]*[!-)+-~]\*?|\*")  # visible characters; a star only at the end
+_MODEL = re.compile(r"(?=.)[!-)+-~]*\*?")  # visible characters; a star only at the end
 _KEY = re.compile(r"[!-~]+")  # what a header can carry
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 

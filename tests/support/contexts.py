@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.providers.model import KeySource, ProviderRow
 from core.providers.openai_compatible import Provider
-from core.providers.roster import Endpoint
 from core.providers.routing import Router
+from tests.support.providers import endpoint_of, router_over
 from workers.context import HandlerContext
 
 
@@ -35,7 +34,7 @@ class LocalContext(HandlerContext):
         self.deadline_at = datetime.now(UTC) + timedelta(seconds=seconds)
         self.poll_state = poll_state
         self.shown: list[tuple[float | None, str | None]] = []
-        self._router = router_to(provider)
+        self._router = router_over(*(() if provider is None else (endpoint_of(provider),)))
 
     @property
     def provider(self) -> Router:
@@ -49,14 +48,3 @@ class LocalContext(HandlerContext):
 
     def progress(self, percent: float | None, message: str | None = None) -> None:
         self.shown.append((percent, message))
-
-
-def router_to(provider: Provider | None) -> Router:
-    """A router that knows this one provider, or none."""
-    row = ProviderRow(name="default", base_url="http://of.a.test", key_source=KeySource.NONE, priority=1)
-    known = [] if provider is None else [Endpoint(row, provider)]
-
-    async def endpoints() -> list[Endpoint]:
-        return known
-
-    return Router(endpoints)
