@@ -235,9 +235,22 @@ provider_models = sa.Table(
     sa.Column("abilities", sa.Text, nullable=False, comment='JSON text {"chat": {"answer", "source"}, ...}'),
     sa.Column("context_tokens", sa.Integer, nullable=True),
     sa.Column("prices", sa.Text, nullable=True, comment="JSON text, as genai-prices tells them; null: unpriced"),
+    sa.Column("created", sa.BigInteger, nullable=True, comment="Unix time, as the provider says it"),
+    sa.Column("owned_by", sa.Text, nullable=True, comment="as the provider says it"),
     sa.Column("listed", sa.Boolean, nullable=False, comment="in the provider's newest list; gone models are kept"),
     sa.Column("first_seen_at", _TIME, nullable=False),
     sa.Column("last_seen_at", _TIME, nullable=False),
+)
+
+provider_discoveries = sa.Table(
+    "provider_discoveries",
+    metadata,
+    sa.Column("provider", _C, primary_key=True, comment="also of the settings' provider, which has no row"),
+    sa.Column("discovered_at", _TIME, nullable=True, comment="when the good list was asked for; orders and names it"),
+    sa.Column("error", sa.Text, nullable=True, comment="why the last discovery failed; null when it did not"),
+    sa.Column("failed_at", _TIME, nullable=True, comment="when that was asked for; cleared by the next good one"),
+    sa.Column("requested_at", _TIME, nullable=True, comment="newest task was made; many who ask make one"),
+    sa.Column("task_id", sa.Uuid, nullable=True, comment="that task"),
 )
 
 capability_overrides = sa.Table(

@@ -87,7 +87,7 @@ class WorkerProcess:
         self._parent = parent
         self._ends: SimpleQueue[End] = SimpleQueue()
         providers = WorkerProviders(app)
-        handlers = load_handlers(app.types)
+        handlers = load_handlers(app)
         self._writer = TaskWriter(app.engine, app.copies, worker_id=worker_id, types=list(handlers), solo=solo)
         self._loop = HandlerLoop()
         self._execution = Execution(

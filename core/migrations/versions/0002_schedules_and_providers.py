@@ -84,10 +84,21 @@ CREATE TABLE provider_models (
     abilities text NOT NULL,
     context_tokens integer,
     prices text,
+    created bigint,
+    owned_by text,
     listed boolean NOT NULL,
     first_seen_at timestamptz NOT NULL,
     last_seen_at timestamptz NOT NULL,
     PRIMARY KEY (provider, model)
+);
+
+CREATE TABLE provider_discoveries (
+    provider varchar COLLATE "C" PRIMARY KEY,
+    discovered_at timestamptz,
+    error text,
+    failed_at timestamptz,
+    requested_at timestamptz,
+    task_id uuid
 );
 
 CREATE TABLE capability_overrides (
@@ -118,4 +129,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE schedules, schedule_runs, providers, provider_models, capability_overrides, archived_tasks")
+    op.execute(
+        "DROP TABLE schedules, schedule_runs, providers, provider_models, provider_discoveries, capability_overrides,"
+        " archived_tasks"
+    )
