@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -32,7 +33,7 @@ def page_of_runs(connection: sa.Connection, schedule: Row, *, limit: int, cursor
         query = query.where(schedule_runs.c.due_at < before)
     rows = connection.execute(query.order_by(schedule_runs.c.due_at.desc()).limit(limit + 1)).mappings()
     found = [run_of(row) for row in rows]
-    found += [run for run in recent_of(schedule) if before is None or run.due_at < before]
+    found += [run for run in _recent(connection, schedule) if before is None or run.due_at < before]
     found.sort(key=lambda run: run.due_at, reverse=True)
     return RunPage(runs=found[:limit], next_cursor=_encode(found[limit - 1].due_at) if len(found) > limit else None)
 
@@ -73,6 +74,17 @@ def add_waiting(connection: sa.Connection, schedule_id: UUID, *, reason: str) ->
         statement = sa.insert(schedule_runs).values(values).returning(*RUN_COLUMNS)
         row = connection.execute(statement).mappings().one()
     return run_of(row)
+
+
+def _recent(connection: sa.Connection, schedule: Row) -> list[Run]:
+    """The runs on the schedule's row, with the states of their tasks."""
+    kept = recent_of(schedule)
+    ids = [run.task_id for run in kept if run.task_id is not None]
+    if not ids:
+        return kept
+    found = connection.execute(sa.select(tasks.c.public_id, tasks.c.state).where(tasks.c.public_id.in_(ids)))
+    states = {row[0]: row[1] for row in found}
+    return [replace(run, task_state=states.get(run.task_id)) for run in kept]
 
 
 def _encode(due_at: datetime) -> str:
