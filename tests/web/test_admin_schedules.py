@@ -301,7 +301,3 @@ def test_an_unknown_schedule_is_404_on_every_verb(admin: Caller, name: str) -> N
     ]
 
     assert [reply.status for reply in replies] == [404] * 4
-
-
-def test_a_schedule_that_ran_is_shown_with_its_runs(own_site: Site, body: dict[str, Any]) -> None:
-    """Needs a scheduler; see tests/flows for what it does."""
