@@ -198,15 +198,53 @@ def _place(timing: Timing, at: datetime) -> int:
 
 
 def _cron_times(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    local = after.astimezone(zone)
     if _names_every_hour(cron):
-        minute, _, *days = cron.split()
-        # `*` makes cronsim follow elapsed time, also where the hours were written out.
-        for found in CronSim(" ".join([minute, "*", *days]), local):
-            yield found.astimezone(UTC)
+        yield from _as_shown(cron, zone, after)
         return
-    for found in CronSim(cron, local.replace(tzinfo=None)):
-        yield _first_instant(found, zone)
+    for local in CronSim(cron, after.astimezone(zone).replace(tzinfo=None)):
+        yield _first_instant(local, zone)
+
+
+def _as_shown(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    """
+    Each instant at which the zone's clocks show a time that matches, in a repeated hour both times.
+
+    cronsim 2.8 is only asked about times without a zone: with one it steps over the half hour of Lord Howe's autumn.
+    """
+    at, offset = after, _offset(after, zone)
+    start = after.replace(tzinfo=None) + offset
+    while True:
+        for local in CronSim(cron, start):
+            instant = local.replace(tzinfo=UTC) - offset
+            if _offset(instant, zone) == offset:
+                yield instant
+                at = instant
+                continue
+            # The clocks were changed on the way there: go on from that moment with what they show then.
+            at = _change_of_clocks(zone, at, instant)
+            offset = _offset(at, zone)
+            start = at.replace(tzinfo=None) + offset - timedelta(seconds=1)
+            break
+        else:
+            return
+
+
+def _change_of_clocks(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """The first whole second with another offset than `before`, found by halving; `after` has another."""
+    old = _offset(before, zone)
+    same, other = 0, math.ceil((after - before).total_seconds())
+    start = before.replace(microsecond=0)
+    while other - same > 1:
+        middle = (same + other) // 2
+        if _offset(start + timedelta(seconds=middle), zone) == old:
+            same = middle
+        else:
+            other = middle
+    return start + timedelta(seconds=other)
+
+
+def _offset(at: datetime, zone: ZoneInfo) -> timedelta:
+    return at.astimezone(zone).utcoffset() or timedelta()
 
 
 def _first_instant(local: datetime, zone: ZoneInfo) -> datetime:

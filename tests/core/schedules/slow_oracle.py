@@ -6,7 +6,7 @@ It knows numbers, lists, ranges, steps and `*`. It only ever turns UTC into loca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -19,7 +19,7 @@ class Days:
     """Some days of a zone, minute by minute."""
 
     zone: str
-    minutes: list[tuple[datetime, datetime]]
+    minutes: list[tuple[datetime, datetime]] = field(repr=False)
     """(UTC, local without zone), in the order of UTC."""
 
     @classmethod
