@@ -101,7 +101,7 @@ def test_all_that_can_be_said_is_kept(headrace: Command, tmp_path: Path) -> None
         (["--every-s", "60", "--input", "[]"], "input"),
         (["--every-s", "60", "--metadata", "[]"], "metadata"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+    ids=str,
 )
 def test_what_is_wrong_is_named_and_nothing_is_saved(headrace: Command, words: list[str], told: str) -> None:
     given = [] if "--input" in words else ["--input", json.dumps(CHAT)]
