@@ -111,9 +111,12 @@ class Router:
             try:
                 return await self._call(endpoint, model, left, call, is_fail_over=bool(failures))
             except ProviderFailure as failure:
-                if not failure.uncharged:
+                if not failure.uncharged and (failure.retryable or not failures):
                     raise
+                # A stand-in's no is not the last word: who was asked before may say yes, and may be back soon.
                 failures.append(failure)
+                if not failure.uncharged:
+                    break
         raise soonest(failures)
 
     def _in_turn(self, served: Sequence[Endpoint], model: str | None) -> Iterator[Endpoint]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,12 +27,19 @@ from core.providers.model import (
     ProviderRow,
     origin_of,
 )
-from core.schema import provider_models, providers
+from core.schema import provider_discoveries, provider_models, providers
 from core.sealing import Sealing, Unsealable
 
 logger = logging.getLogger(__name__)
 
 _CHANGED: dict[str, Any] = {"version": providers.c.version + 1, "changed_at": sa.func.now()}
+
+# One statement, with what was discovered of the provider that has no row.
+_ALL = (
+    sa.select(providers, provider_discoveries.c.discovered_at.label("seen_at"))
+    .select_from(providers.join(provider_discoveries, provider_discoveries.c.provider == providers.c.name, full=True))
+    .where(sa.or_(providers.c.name.is_not(None), provider_discoveries.c.provider == DEFAULT_NAME))
+)
 
 
 def _tell_nobody(_: ProviderChanged) -> None:
@@ -150,6 +158,7 @@ class Providers:
             removed = connection.execute(providers.delete().where(providers.c.name == name))
             if removed.rowcount == 0:
                 raise self._no_row(name)
+            connection.execute(provider_discoveries.delete().where(provider_discoveries.c.provider == name))
             connection.execute(provider_models.delete().where(provider_models.c.provider == name))
         logger.info("provider removed", extra={"provider": name})
         self._announce(ProviderChanged(name, 0))
@@ -226,9 +235,11 @@ class Providers:
     def list(self) -> list[ProviderRow]:
         """All of them, enabled or not, in the order in which they are asked."""
         with self._direct.connect() as connection:
-            rows = [_of_row(row) for row in connection.execute(sa.select(providers))]
+            found = connection.execute(_ALL).all()
+        rows = [_of_row(row) for row in found if row.name is not None]
         if not any(row.name == DEFAULT_NAME for row in rows):
-            rows += self._of_settings()
+            discovered_at = next((row.seen_at for row in found if row.name is None), None)
+            rows += [replace(row, discovered_at=discovered_at) for row in self._of_settings()]
         return sorted(rows, key=lambda row: (row.priority, row.name))
 
 

@@ -200,6 +200,18 @@ def test_a_failure_that_passes_is_told_rather_than_one_that_does_not() -> None:
     assert soonest([quota, away]) is soonest([away, quota]) is away
 
 
+def test_a_refusal_by_a_stand_in_does_not_end_a_task_that_the_first_may_do_later(
+    router: Router, first: FakeProvider, second: FakeProvider
+) -> None:
+    first.fail(PATH, Fault(status=503))
+    second.fail(PATH, Fault(status=404))
+
+    failure = failure_of(router)
+
+    assert (failure.code, failure.retryable) == ("provider_unavailable", True)
+    assert counts(first, second) == [1, 1]
+
+
 def test_all_providers_of_an_attempt_share_its_time(router: Router, first: FakeProvider, second: FakeProvider) -> None:
     chat(router)  # the SDK's import is not what is measured
     first.fail(PATH, Fault(status=503, delay_s=0.7))

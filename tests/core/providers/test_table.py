@@ -13,7 +13,7 @@ from core.errors import InvalidRequest, ProviderExists, ProviderNotFound, Provid
 from core.events.providers import ProviderChanged, channel
 from core.providers.model import KeySource, NewProvider, ProviderChange
 from core.providers.table import Providers
-from core.schema import provider_models
+from core.schema import provider_discoveries, provider_models
 from core.sealing import Sealing, Unsealable, new_key
 from core.settings import Settings
 
@@ -208,6 +208,19 @@ def test_the_settings_make_a_last_provider_until_a_row_takes_its_name(opened: Op
     assert providers.api_key(row) is None
     providers.remove("default")
     assert providers.get("default").source == "settings"
+
+
+def test_what_was_discovered_of_the_provider_of_the_settings_is_known_without_a_row(opened: Open, app: App) -> None:
+    insert = provider_discoveries.insert()
+    with app.engine.begin() as connection:
+        connection.execute(insert.values(provider="default", discovered_at=sa.func.now()))
+        connection.execute(insert.values(provider="gone", discovered_at=sa.func.now()))
+
+    (row,) = opened(None, url="http://of.the.settings").list()
+
+    assert row.name == "default"
+    assert row.discovered_at is not None
+    assert opened(None).list() == []
 
 
 def test_every_change_is_told_on_the_channel_after_it_was_made(app: App, settings: Settings) -> None:
