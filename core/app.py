@@ -7,7 +7,7 @@ starts them for its own duration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -15,9 +15,13 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from core.access.virtual_keys import VirtualKeys, changes_channel
+from core.capabilities.copies import CapabilityCopies
+from core.capabilities.directory import Capabilities
+from core.capabilities.overrides import Overrides
+from core.capabilities.requests import DiscoveryRequests
 from core.connections import RedisAway, RedisLink, autocommit, connect_database, database_errors
 from core.embedded import open_servers
-from core.errors import Misconfigured
+from core.errors import Misconfigured, NotFound, Unavailable
 from core.events import providers as provider_events
 from core.events.providers import ProviderChanged
 from core.ids import KeyId
@@ -49,6 +53,10 @@ class App:
     tasks: TaskClient
     schedules: ScheduleBook
     providers: Providers
+    capabilities: Capabilities
+    capability_copies: CapabilityCopies
+    capability_overrides: Overrides
+    discoveries: DiscoveryRequests
 
     def check(self) -> None:
         """
@@ -79,6 +87,7 @@ def open_app(settings: Settings | None = None) -> Iterator[App]:
             yield app
         finally:
             app.tasks.close()
+            app.capabilities.close()
             app.cache.close()
             app.bells.link.close()
             app.engine.dispose()
@@ -118,13 +127,56 @@ def build_app(settings: Settings) -> App:
             return queues.load(connection)
 
     known_queues = KnownQueues(read_queues)
-    tasks = TaskClient(engine, types=types, keys=keys, queues=known_queues, copies=copies, bells=bells)
-    schedules = ScheduleBook(engine, types=types, keys=keys, queues=known_queues)
-    providers = _providers(settings, engine, links=(cache, bells.link))
-    return App(settings, engine, cache, bells, copies, status_keys, types, keys, tasks, schedules, providers)
+    capability_copies = CapabilityCopies(cache, settings.instance_name)
+    heard: list[Callable[[ProviderChanged], None]] = []
+    providers = _providers(settings, engine, links=(cache, bells.link), heard=heard)
+    capabilities = Capabilities(engine, capability_copies, providers.list)
+    discoveries = DiscoveryRequests(engine, providers, bells.ring)
+    heard.append(lambda event: _discover_again(event, discoveries, capability_copies))
+    tasks = TaskClient(
+        engine,
+        types=types,
+        keys=keys,
+        queues=known_queues,
+        copies=copies,
+        bells=bells,
+        check_model=capabilities.check_loaded,
+    )
+    return App(
+        settings=settings,
+        engine=engine,
+        cache=cache,
+        bells=bells,
+        copies=copies,
+        status_keys=status_keys,
+        types=types,
+        keys=keys,
+        tasks=tasks,
+        schedules=ScheduleBook(engine, types=types, keys=keys, queues=known_queues),
+        providers=providers,
+        capabilities=capabilities,
+        capability_copies=capability_copies,
+        capability_overrides=Overrides(engine, capability_copies.publish),
+        discoveries=discoveries,
+    )
 
 
-def _providers(settings: Settings, engine: sa.Engine, *, links: Sequence[RedisLink]) -> Providers:
+def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:
+    """After a change of a provider; what fails here the revalidation of the web processes makes up for."""
+    if event.version == 0:
+        copies.drop(event.name)
+        return
+    with suppress(NotFound, Unavailable):
+        discoveries.request_now(event.name)
+
+
+def _providers(
+    settings: Settings,
+    engine: sa.Engine,
+    *,
+    links: Sequence[RedisLink],
+    heard: Sequence[Callable[[ProviderChanged], None]],
+) -> Providers:
     channel = provider_events.channel(settings.instance_name)
 
     def announce(event: ProviderChanged) -> None:
@@ -132,6 +184,8 @@ def _providers(settings: Settings, engine: sa.Engine, *, links: Sequence[RedisLi
         for link in links:
             with suppress(RedisAway), link.errors() as client:
                 client.publish(channel, event.to_json())
+        for hear in heard:
+            hear(event)
 
     return Providers(
         engine,

@@ -15,6 +15,8 @@ from starlette.responses import Response
 from core.access.virtual_keys import changes_channel
 from core.app import App
 from core.errors import HeadraceError, Misconfigured
+from core.events import capabilities as capability_events
+from core.events import providers as provider_events
 from core.task_types.spec import TaskTypes
 from web.admin import Admin
 from web.admin_door import AdminDoor
@@ -24,10 +26,13 @@ from web.front import Front, answer_error, answer_http_error
 from web.intake import Intake
 from web.landing import Landing
 from web.openapi import document
+from web.revalidation import Revalidation
+from web.routes.admin_capabilities import AdminCapabilityRoutes
 from web.routes.admin_jobs import AdminJobRoutes
 from web.routes.admin_providers import AdminProviderRoutes
 from web.routes.admin_schedules import AdminScheduleRoutes
 from web.routes.health import HealthRoutes
+from web.routes.models import ModelRoutes
 from web.routes.tasks import TaskRoutes
 from web.status import Statuses
 from web.status_batch import StatusBatch
@@ -59,29 +64,46 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     threads = Threads(landing)
     door = Door(app.keys.authenticate, threads)
     batch = StatusBatch(redis_url, app.status_keys)
-    channel = changes_channel(app.settings.instance_name)
+    instance = app.settings.instance_name
+
+    def changed(_: bytes) -> None:
+        app.capabilities.hear()
+
+    def on_gap() -> None:
+        door.forget_all()
+        app.capabilities.hear()
+
     wakeups = WakeUps(
         redis_url,
-        standing={channel: lambda text: door.forget(text.decode("ascii", "replace"))},
-        on_gap=door.forget_all,
+        standing={
+            changes_channel(instance): lambda text: door.forget(text.decode("ascii", "replace")),
+            capability_events.channel(instance): changed,
+            provider_events.channel(instance): changed,
+        },
+        on_gap=on_gap,
     )
     statuses = Statuses(app.tasks.statuses, batch, threads)
     waiting = Waiting(statuses, wakeups, app.status_keys)
     health = HealthRoutes(app.check, threads)
     tasks = TaskRoutes(
         door=door,
-        intake=Intake(app.tasks, app.types, landing, threads),
+        intake=Intake(app.tasks, app.types, landing, threads, check_model=app.capabilities.check),
         statuses=statuses,
         waiting=waiting,
         tasks=app.tasks,
         threads=threads,
         body_limit_bytes=app.settings.body_limit_bytes,
     )
-    router = build_router([health, tasks, *admin_routes(app, threads)], app.types)
+    models = ModelRoutes(door, app.capabilities, threads)
+    router = build_router([health, tasks, models, *admin_routes(app, threads)], app.types)
+    revalidation = Revalidation(app.discoveries.request_stale, threads)
     wakeups.start()
+    app.capabilities.hear()
+    revalidation.start()
     try:
         yield Web(Front(router, tasks), health, waiting)
     finally:
+        await revalidation.close()
         await wakeups.close()
         await batch.close()
         threads.close()
@@ -101,6 +123,7 @@ def admin_routes(app: App, threads: Threads) -> list[Routes]:
     return [
         AdminJobRoutes(admin, app.schedules),
         AdminScheduleRoutes(admin, app.schedules),
+        AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
     ]
 

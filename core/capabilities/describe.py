@@ -1,4 +1,4 @@
-"""From a provider's list to what we know of its models: its own words, then prices, then names. Pure but for imports."""
+"""From a provider's list to what we know of its models: its own words, then prices, then names."""
 
 from __future__ import annotations
 

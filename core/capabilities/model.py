@@ -118,7 +118,7 @@ class ModelList:
         return version_of(self.discovered_at)
 
     def to_json(self) -> bytes:
-        """`{"version": 1..., "provider": "openai", "discovered_at": "...", "models": [...]}`; the version stands first."""
+        """`{"version": 1..., "provider": "openai", "discovered_at": "...", "models": [...]}`, the version first."""
         return orjson.dumps(
             {
                 "version": self.version,

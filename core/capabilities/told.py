@@ -46,7 +46,7 @@ def context_told(entry: Entry) -> int | None:
 def _by_flags(entry: Entry) -> dict[Ability, Finding]:
     found: dict[Ability, Finding] = {}
     for name, value in _members(entry.get("capabilities")).items():
-        told = _members(value).get("answer") if isinstance(value, Mapping) else value
+        told = _members(cast("object", value)).get("answer") if isinstance(value, Mapping) else value
         if name in _FLAGS and isinstance(told, bool | str) and told in _ANSWERS:
             found[_FLAGS[name]] = Finding(_ANSWERS[told], Source.PROVIDER)
     return found

@@ -87,7 +87,7 @@ class TaskTypes:
             raise UnknownTaskType(f"unknown task type {name!r}; this server knows: {known}", field="type") from None
 
 
-BUILT_IN = ("chat_completion", "embedding", "image_generation", "video_generation")
+BUILT_IN = ("chat_completion", "embedding", "image_generation", "video_generation", "capability_discovery")
 
 
 def load_task_types(*, modules: tuple[str, ...] = (), diagnostics: bool = False) -> TaskTypes:

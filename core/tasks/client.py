@@ -8,7 +8,7 @@ takes `owner`: with it, another owner's task is TaskNotFound; None is the operat
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -62,6 +62,7 @@ class TaskClient:
         queues: KnownQueues,
         copies: StatusCopies,
         bells: Bells,
+        check_model: Callable[[TaskInput], None],
     ) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
@@ -70,6 +71,7 @@ class TaskClient:
         self._queues = queues
         self._copies = copies
         self._bells = bells
+        self._check_model = check_model
         self._owners: set[str] = set()
         self.statuses = StatusReader(copies, self.read_row)
         self._acceptance = Acceptance(engine, self._ring)
@@ -99,7 +101,7 @@ class TaskClient:
                 owner's rank row stays locked until then.
 
         Raises:
-            InvalidRequest: a field is out of bounds, or the queue or owner is unknown.
+            InvalidRequest: a field is out of bounds, the queue or owner is unknown, or the model is known not to do it.
             IdempotencyMismatch: the key was used for another task.
             StoreUnavailable: not known to be accepted; send it again with the same idempotency key.
         """
@@ -148,6 +150,7 @@ class TaskClient:
     def _build(self, input: TaskInput, owner: str, options: TaskOptions) -> NewTask:
         self._queues.check(options.queue)
         self._check_owner(owner)
+        self._check_model(input)
         return build(self._types.get(input.task_type), input, owner=KeyId(owner), options=options)
 
     def _check_owner(self, owner: str) -> None:
