@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -189,6 +190,31 @@ def test_a_name_is_used_once(admin: Caller, body: dict[str, Any]) -> None:
     assert second.json["field"] == "name"
     assert body["name"] in second.json["detail"]
     assert admin.get(path_of(body)).json["cron"] == body["cron"]
+
+
+def test_of_many_that_make_one_name_at_once_one_succeeds(admin: Caller, body: dict[str, Any]) -> None:
+    for _ in range(5):
+        body["name"] = f"s-{secrets.token_hex(4)}"
+        with ThreadPoolExecutor(8) as threads:
+            replies = list(threads.map(lambda _: admin.post("/v1/admin/schedules", body), range(8)))
+
+        assert sorted(reply.status for reply in replies) == [201] + [409] * 7
+
+
+def test_changes_at_once_are_made_or_refused_but_never_lost(admin: Caller, body: dict[str, Any]) -> None:
+    admin.post("/v1/admin/schedules", body)
+    changes: list[dict[str, Any]] = [{"jitter_s": 7}, {"missed": "all"}, {"overlap": "queue"}, {"timezone": "UTC"}]
+
+    with ThreadPoolExecutor(4) as threads:
+        replies = list(threads.map(lambda change: patch(admin, path_of(body), change), changes))
+
+    assert {reply.status for reply in replies} <= {200, 409}
+    made = [change for change, reply in zip(changes, replies, strict=True) if reply.status == 200]
+    now = admin.get(path_of(body)).json
+    assert made
+    assert now["version"] == 1 + len(made)
+    for change in made:
+        assert now.items() >= change.items()
 
 
 def test_lists_are_paged_by_name(admin: Caller, body: dict[str, Any]) -> None:
