@@ -7,6 +7,7 @@ import json
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -196,7 +197,7 @@ def test_of_many_that_make_one_name_at_once_one_succeeds(admin: Caller, body: di
     for _ in range(5):
         body["name"] = f"s-{secrets.token_hex(4)}"
         with ThreadPoolExecutor(8) as threads:
-            replies = list(threads.map(lambda _: admin.post("/v1/admin/schedules", body), range(8)))
+            replies = list(threads.map(admin.post, ["/v1/admin/schedules"] * 8, [body] * 8))
 
         assert sorted(reply.status for reply in replies) == [201] + [409] * 7
 
@@ -206,7 +207,7 @@ def test_changes_at_once_are_made_or_refused_but_never_lost(admin: Caller, body:
     changes: list[dict[str, Any]] = [{"jitter_s": 7}, {"missed": "all"}, {"overlap": "queue"}, {"timezone": "UTC"}]
 
     with ThreadPoolExecutor(4) as threads:
-        replies = list(threads.map(lambda change: patch(admin, path_of(body), change), changes))
+        replies = list(threads.map(partial(patch, admin, path_of(body)), changes))
 
     assert {reply.status for reply in replies} <= {200, 409}
     made = [change for change, reply in zip(changes, replies, strict=True) if reply.status == 200]
