@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -65,6 +66,8 @@ def _run(app: App, jobs: Mapping[str, JobSpec], stops: _Stops) -> int:
         if stops.came_within(1.0):
             return 0
     logging.getLogger().addHandler(RunLogHandler())
+    with suppress(Unavailable):  # the job cache_capabilities, and each web process, make up for it
+        app.discoveries.request_stale()
     clock = _Clock(sweeping, scheduler)
     logger.info("scheduler started", extra={"jobs": sorted(jobs)})
     status = 0
