@@ -1,6 +1,7 @@
 """
 `python -m bench tasks [--json] [--quick] [--only a,b]`: measure, print a table, say which targets are met.
 
+`python -m bench schedules [--json] [--quick]`: what 10,000 hourly schedules cost, watched for ten minutes.
 `python -m bench profile`: show where a worker process spends a drain. Exits 0 also when a target is missed.
 """
 
@@ -17,7 +18,7 @@ import redis
 import sqlalchemy
 from rich.console import Console
 
-from bench import profile
+from bench import profile, schedules
 from bench.figures import Report
 from bench.load import LoadFailed
 from bench.peer_environment import PeersMissing
@@ -48,6 +49,9 @@ def main(arguments: list[str]) -> int:
     tasks.add_argument("--json", action="store_true", help="end with one JSON object")
     tasks.add_argument("--quick", action="store_true", help="small numbers, one round: shows that it works")
     tasks.add_argument("--only", default=",".join(names), help=f"scenarios, comma separated: {', '.join(names)}")
+    timed = suites.add_parser("schedules", help="what 10,000 hourly schedules cost a scheduler and the database")
+    timed.add_argument("--json", action="store_true", help="end with one JSON object")
+    timed.add_argument("--quick", action="store_true", help="20 seconds instead of ten minutes")
     profiled = suites.add_parser("profile", help="where a worker process spends a drain")
     profiled.add_argument("--tasks", type=int, default=30_000, help="enqueued before (30000)")
     profiled.add_argument("--seconds", type=int, default=8, help="how long to sample (8)")
@@ -56,6 +60,8 @@ def main(arguments: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     if given.suite == "profile":
         return _profile(console, tasks=given.tasks, seconds=given.seconds)
+    if given.suite == "schedules":
+        return _schedules(console, quick=given.quick, as_json=given.json)
     wanted = [word.strip() for word in given.only.split(",")]
     unknown = sorted(set(wanted) - set(names))
     if unknown:
@@ -74,6 +80,20 @@ def _profile(console: Console, *, tasks: int, seconds: int) -> int:
         except (ChildFailed, PeersMissing) as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
+    return 0
+
+
+def _schedules(console: Console, *, quick: bool, as_json: bool) -> int:
+    report = Report()
+    schedules.expect(report)
+    with open_bench_servers() as servers:
+        try:
+            schedules.run(servers, report, seconds=20 if quick else 600)
+        except FAILURES as error:
+            report.notes.append(f"schedules failed: {type(error).__name__}: {error}")
+    report.show(console)
+    if as_json:
+        print(json.dumps(report.summary()))
     return 0
 
 

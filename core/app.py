@@ -7,20 +7,29 @@ starts them for its own duration.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from core.access.virtual_keys import VirtualKeys, changes_channel
+from core.capabilities.copies import CapabilityCopies
+from core.capabilities.directory import Capabilities
+from core.capabilities.overrides import Overrides
+from core.capabilities.requests import DiscoveryRequests
 from core.connections import RedisLink, autocommit, connect_database, database_errors
 from core.embedded import open_servers
-from core.errors import Misconfigured
+from core.errors import Misconfigured, NotFound, Unavailable
+from core.events import providers as provider_events
+from core.events.providers import ProviderChanged
 from core.ids import KeyId
+from core.providers.table import Providers
+from core.schedules.book import ScheduleBook
 from core.schema import check_revision, upgrade
-from core.settings import Settings, default_broker_url, load_settings, sqlalchemy_url
+from core.sealing import Sealing
+from core.settings import Settings, default_broker_url, load_settings, sqlalchemy_url, variable
 from core.task_types.spec import TaskTypes, load_task_types
 from core.tasks import queues
 from core.tasks.bells import BellKeys, RedisBells
@@ -42,6 +51,12 @@ class App:
     types: TaskTypes
     keys: VirtualKeys
     tasks: TaskClient
+    schedules: ScheduleBook
+    providers: Providers
+    capabilities: Capabilities
+    capability_copies: CapabilityCopies
+    capability_overrides: Overrides
+    discoveries: DiscoveryRequests
 
     def check(self) -> None:
         """
@@ -72,6 +87,7 @@ def open_app(settings: Settings | None = None) -> Generator[App]:
             yield app
         finally:
             app.tasks.close()
+            app.capabilities.close()
             app.cache.close()
             app.bells.link.close()
             app.engine.dispose()
@@ -109,8 +125,78 @@ def build_app(settings: Settings) -> App:
         with database_errors("the queues were not read"), direct.connect() as connection:
             return queues.load(connection)
 
-    tasks = TaskClient(engine, types=types, keys=keys, queues=KnownQueues(read_queues), copies=copies, bells=bells)
-    return App(settings, engine, cache, bells, copies, status_keys, types, keys, tasks)
+    known_queues = KnownQueues(read_queues)
+    capability_copies = CapabilityCopies(cache, settings.instance_name)
+    heard: list[Callable[[ProviderChanged], None]] = []
+    providers = _providers(settings, engine, links=(cache, bells.link), heard=heard)
+    capabilities = Capabilities(engine, capability_copies, providers.list)
+    discoveries = DiscoveryRequests(engine, providers, bells.ring)
+    heard.append(lambda event: _discover_again(event, discoveries, capability_copies))
+    tasks = TaskClient(
+        engine,
+        types=types,
+        keys=keys,
+        queues=known_queues,
+        copies=copies,
+        bells=bells,
+        check_model=capabilities.check_loaded,
+    )
+    return App(
+        settings=settings,
+        engine=engine,
+        cache=cache,
+        bells=bells,
+        copies=copies,
+        status_keys=status_keys,
+        types=types,
+        keys=keys,
+        tasks=tasks,
+        schedules=ScheduleBook(engine, types=types, keys=keys, queues=known_queues),
+        providers=providers,
+        capabilities=capabilities,
+        capability_copies=capability_copies,
+        capability_overrides=Overrides(engine, capability_copies.publish),
+        discoveries=discoveries,
+    )
+
+
+def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:
+    """After a change of a provider; what fails here the revalidation of the web processes makes up for."""
+    if event.version == 0:
+        copies.drop(event.name)
+        return
+    with suppress(NotFound, Unavailable):
+        discoveries.request_now(event.name)
+
+
+def _providers(
+    settings: Settings,
+    engine: sa.Engine,
+    *,
+    links: Sequence[RedisLink],
+    heard: Sequence[Callable[[ProviderChanged], None]],
+) -> Providers:
+    channel = provider_events.channel(settings.instance_name)
+
+    def announce(event: ProviderChanged) -> None:
+        # On both servers: the workers listen on the broker's, the others on the cache's. Heard twice it does no harm.
+        for link in links:
+            link.publish(channel, event.to_json())
+        for hear in heard:
+            hear(event)
+
+    return Providers(
+        engine,
+        Sealing(_clear(settings.encryption_key)),
+        variable,
+        default_url=settings.provider_url,
+        default_key=_clear(settings.provider_api_key),
+        announce=announce,
+    )
+
+
+def _clear(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
 
 
 def _secret(value: SecretStr | None, name: str) -> str:

@@ -149,7 +149,7 @@ class RedisLink:
             self._trip(error)
             raise RedisAway(str(error)) from error
 
-    def publish(self, channel: str, message: str) -> None:
+    def publish(self, channel: str, message: str | bytes) -> None:
         """Tell who listens; with Redis away nobody is told, and every listener has a backstop."""
         with suppress(RedisAway), self.errors() as client:
             client.publish(channel, message)  # pyright: ignore[reportUnknownMemberType] (redis-py 8.1: partly typed)

@@ -26,6 +26,7 @@ from typing import TypedDict, cast
 from pydantic import SecretStr
 
 from core.errors import Misconfigured, Unavailable
+from core.sealing import new_key
 from core.servers.keeper import Orders, PostgresOrder, ValkeyOrder, write_private
 from core.servers.locks import Held, Locks, is_held, is_shared
 from core.servers.programs import postgres_programs, valkey_program
@@ -52,6 +53,7 @@ class Secrets(TypedDict):
 
     admin_key: str
     key_pepper: str
+    encryption_key: str
     postgres_password: str
     valkey_password: str
 
@@ -224,15 +226,20 @@ def _secrets(data_dir: Path) -> Secrets:
     """Read them, or make them at the first start. The caller holds the start lock."""
     path = data_dir / "secrets.json"
     if path.exists():
-        return cast("Secrets", json.loads(path.read_text(encoding="utf-8")))
-    made: Secrets = {
+        made = cast("Secrets", json.loads(path.read_text(encoding="utf-8")))
+        if not made.get("encryption_key"):  # a data directory of before there was anything to seal
+            made["encryption_key"] = new_key()
+            write_private(path, json.dumps(made, indent=1))
+        return made
+    fresh: Secrets = {
         "admin_key": secrets.token_urlsafe(32),
         "key_pepper": secrets.token_urlsafe(48),
+        "encryption_key": new_key(),
         "postgres_password": secrets.token_urlsafe(24),
         "valkey_password": secrets.token_urlsafe(24),
     }
-    write_private(path, json.dumps(made, indent=1))
-    return made
+    write_private(path, json.dumps(fresh, indent=1))
+    return fresh
 
 
 def _resolved(settings: Settings, record: _Record, data_dir: Path) -> Servers:
@@ -284,4 +291,6 @@ def _completed(settings: Settings, servers: Servers, *, made: Secrets | None) ->
     if made is not None:
         update["admin_key"] = settings.admin_key or SecretStr(made["admin_key"])
         update["key_pepper"] = settings.key_pepper or SecretStr(made["key_pepper"])
+        if settings.database_url is None:  # what is sealed must not outlive its key
+            update["encryption_key"] = settings.encryption_key or SecretStr(made["encryption_key"])
     return settings.model_copy(update=update)

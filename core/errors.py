@@ -51,8 +51,41 @@ class KeyNotFound(NotFound):
     code = "key_not_found"
 
 
+class ProviderNotFound(NotFound):
+    code = "provider_not_found"
+
+
+class ScheduleNotFound(NotFound):
+    code = "schedule_not_found"
+
+
 class Conflict(HeadraceError):
     code = "conflict"
+
+
+class ScheduleExists(Conflict):
+    """Another schedule has that name. `field` is what to change."""
+
+    code = "schedule_exists"
+    field = "name"
+
+
+class ScheduleChanged(Conflict):
+    """Somebody changed it since it was read, or it cannot be changed that way: read it again."""
+
+    code = "schedule_changed"
+
+
+class ProviderExists(Conflict):
+    """The name is taken; update that provider, or choose another name."""
+
+    code = "provider_exists"
+
+
+class ProviderOfSettings(Conflict):
+    """It comes from HEADRACE_PROVIDER_URL and has no row to change."""
+
+    code = "provider_of_settings"
 
 
 class TaskIsFinal(Conflict):

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 
 from core.errors import Misconfigured, Unavailable
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest file in `core/migrations/versions/` (a test holds the two together): what this code needs."""
 
 metadata = sa.MetaData()
@@ -146,6 +146,137 @@ virtual_keys = sa.Table(
     sa.Column("created_at", _TIME, nullable=False),
     sa.Column("disabled_at", _TIME, nullable=True, comment="refused from then on"),
 )
+
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("name", _C, nullable=False, comment="unique in its kind; a job's is its file's in jobs/periodic/"),
+    sa.Column("kind", _C, nullable=False, comment="job: run by a scheduler; task: enqueues one for its owner"),
+    sa.Column("cron", sa.Text, nullable=True, comment="cron text in `timezone`; null: every_s"),
+    sa.Column("every_s", sa.Float, nullable=True, comment="period, seconds, counted from anchor_at"),
+    sa.Column("timezone", sa.Text, nullable=False, comment="IANA name"),
+    sa.Column("jitter_s", sa.Float, nullable=False, comment="a run starts up to so much after its due time"),
+    sa.Column("missed", _C, nullable=False, comment="skip, latest or all (bounded): due times nobody fired"),
+    sa.Column("overlap", _C, nullable=False, comment="skip or queue: a due time while the last run goes on"),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("owner_id", _C, nullable=True, comment="virtual key of the tasks; null for jobs"),
+    sa.Column("task", sa.Text, nullable=True, comment="JSON text {type, input, queue, ...}; null for jobs"),
+    sa.Column("anchor_at", _TIME, nullable=False, comment="what every_s counts from; never reset by a restart"),
+    sa.Column("last_due", _TIME, nullable=True, comment="newest due time that was fired or recorded as skipped"),
+    sa.Column("next_due", _TIME, nullable=True, comment="the one after it; null: never again"),
+    sa.Column("fire_at", _TIME, nullable=True, comment="next_due plus its jitter: when a scheduler fires it"),
+    sa.Column("disabled_reason", sa.Text, nullable=True, comment="why it is not enabled, when no person did that"),
+    sa.Column("last_task_id", _C, nullable=True, comment="public id of the newest task it enqueued"),
+    sa.Column("version", sa.Integer, nullable=False, comment="+ 1 with every change by a person"),
+    sa.Column("runs", sa.BigInteger, nullable=False, comment="runs that ended, of any outcome but skipped"),
+    sa.Column("failures", sa.BigInteger, nullable=False),
+    sa.Column("skips", sa.BigInteger, nullable=False, comment="due times recorded as skipped"),
+    sa.Column("recent", sa.Text, nullable=False, comment="JSON text: last runs, of schedules too frequent for rows"),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("changed_at", _TIME, nullable=False),
+    sa.UniqueConstraint("kind", "name", name="schedules_name_key"),
+    sa.CheckConstraint("(cron IS NULL) <> (every_s IS NULL)", name="schedules_cron_or_every"),
+)
+sa.Index("schedules_due", schedules.c.fire_at, postgresql_where=sa.text("enabled AND fire_at IS NOT NULL"))
+
+schedule_runs = sa.Table(
+    "schedule_runs",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("schedule_id", sa.Uuid, nullable=False),
+    sa.Column("due_at", _TIME, nullable=False, comment="one row per schedule and due time: law 8"),
+    sa.Column("until_at", _TIME, nullable=True, comment="of a skipped range: its last due time"),
+    sa.Column("due_times", sa.Integer, nullable=False, comment="how many the row stands for; 1 but for ranges"),
+    sa.Column("outcome", _C, nullable=False, comment="see core.schedules.model.RunOutcome"),
+    sa.Column("reason", sa.Text, nullable=True, comment="why it was skipped or failed"),
+    sa.Column("attempt", sa.Integer, nullable=False, comment="times it was begun; 0 waiting, 2 after a take-over"),
+    sa.Column("holder_id", sa.Uuid, nullable=True, comment="row in workers of the scheduler that runs it"),
+    sa.Column("started_at", _TIME, nullable=True),
+    sa.Column("finished_at", _TIME, nullable=True),
+    sa.Column("lateness_s", sa.Float, nullable=True, comment="start minus due time, seconds"),
+    sa.Column("log", sa.Text, nullable=True, comment="the last lines the run logged, bounded"),
+    sa.Column("task_id", _C, nullable=True, comment="public id of the task it enqueued"),
+    sa.UniqueConstraint("schedule_id", "due_at", name="schedule_runs_due_key"),
+)
+sa.Index(
+    "schedule_runs_open",
+    schedule_runs.c.schedule_id,
+    schedule_runs.c.due_at,
+    postgresql_where=sa.text("outcome IN ('waiting', 'running')"),
+)
+sa.Index("schedule_runs_age", schedule_runs.c.due_at)
+
+providers = sa.Table(
+    "providers",
+    metadata,
+    sa.Column("name", _C, primary_key=True),
+    sa.Column("kind", _C, nullable=False, comment="openai: any server that speaks its API"),
+    sa.Column("base_url", sa.Text, nullable=False),
+    sa.Column("api_key_sealed", sa.LargeBinary, nullable=True, comment="encrypted with HEADRACE_ENCRYPTION_KEY"),
+    sa.Column("api_key_env", sa.Text, nullable=True, comment="or the name of an environment variable that holds it"),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("priority", sa.SmallInteger, nullable=False, comment="lower is asked first"),
+    sa.Column("models", postgresql.ARRAY(sa.Text), nullable=False, comment="allow-list, trailing *; empty: all"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("changed_at", _TIME, nullable=False),
+    sa.Column("discovered_at", _TIME, nullable=True, comment="last discovery that succeeded"),
+    sa.Column("discovery_error", sa.Text, nullable=True, comment="why the last one failed; null when it did not"),
+    sa.Column("discovery_failed_at", _TIME, nullable=True),
+)
+
+provider_models = sa.Table(
+    "provider_models",
+    metadata,
+    sa.Column("provider", _C, primary_key=True),
+    sa.Column("model", _C, primary_key=True),
+    sa.Column("abilities", sa.Text, nullable=False, comment='JSON text {"chat": {"answer", "source"}, ...}'),
+    sa.Column("context_tokens", sa.Integer, nullable=True),
+    sa.Column("prices", sa.Text, nullable=True, comment="JSON text, as genai-prices tells them; null: unpriced"),
+    sa.Column("created", sa.BigInteger, nullable=True, comment="Unix time, as the provider says it"),
+    sa.Column("owned_by", sa.Text, nullable=True, comment="as the provider says it"),
+    sa.Column("listed", sa.Boolean, nullable=False, comment="in the provider's newest list; gone models are kept"),
+    sa.Column("first_seen_at", _TIME, nullable=False),
+    sa.Column("last_seen_at", _TIME, nullable=False),
+)
+
+provider_discoveries = sa.Table(
+    "provider_discoveries",
+    metadata,
+    sa.Column("provider", _C, primary_key=True, comment="also of the settings' provider, which has no row"),
+    sa.Column("discovered_at", _TIME, nullable=True, comment="when the good list was asked for; orders and names it"),
+    sa.Column("error", sa.Text, nullable=True, comment="why the last discovery failed; null when it did not"),
+    sa.Column("failed_at", _TIME, nullable=True, comment="when that was asked for; cleared by the next good one"),
+    sa.Column("requested_at", _TIME, nullable=True, comment="newest task was made; many who ask make one"),
+    sa.Column("task_id", sa.Uuid, nullable=True, comment="that task"),
+)
+
+capability_overrides = sa.Table(
+    "capability_overrides",
+    metadata,
+    sa.Column("provider", _C, primary_key=True, comment="empty: every provider"),
+    sa.Column("model", _C, primary_key=True),
+    sa.Column("ability", _C, primary_key=True),
+    sa.Column("answer", _C, nullable=False, comment="yes, no or unknown: wins over what was discovered"),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
+)
+
+archived_tasks = sa.Table(
+    "archived_tasks",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True, comment="as in tasks; newest first by id"),
+    sa.Column("public_id", _C, nullable=False),
+    sa.Column("owner_id", _C, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, comment="with changed_at: its ETag, as before"),
+    sa.Column("changed_at", _TIME, nullable=False),
+    sa.Column("finished_at", _TIME, nullable=False, comment="deleted so many days later"),
+    sa.Column("task", sa.Text, nullable=False, comment="the task's wire form, as it was read last"),
+    sa.UniqueConstraint("public_id", name="archived_tasks_public_id_key"),
+)
+sa.Index("archived_tasks_age", archived_tasks.c.finished_at)
 
 
 def upgrade(url: str) -> None:

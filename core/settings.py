@@ -7,6 +7,7 @@ Prefix `HEADRACE_`; Heroku's bare `DATABASE_URL`, `REDIS_URL` and `PORT` are acc
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -22,7 +23,8 @@ from pydantic import (
     field_validator,
 )
 
-from core.errors import Misconfigured
+from core.errors import InvalidRequest, Misconfigured
+from core.sealing import is_key
 
 PREFIX = "HEADRACE_"
 Words = tuple[str, ...]
@@ -98,6 +100,11 @@ class Settings(BaseModel):
         default=None,
         description="Secret mixed into key hashes, 32 characters or more. Embedded: generated.",
     )
+    encryption_key: SecretStr | None = Field(
+        default=None,
+        description="Key that seals secrets at rest, as `python -m core.sealing` prints one; several, comma separated, "
+        "for rotation: the first seals. Embedded: generated.",
+    )
     provider_url: str | None = Field(
         default=None,
         description="Base URL of the OpenAI-compatible provider, e.g. https://host/v1.",
@@ -115,6 +122,18 @@ class Settings(BaseModel):
     diagnostic_tasks: bool | None = Field(
         default=None,
         description="Offer the diagnostic.* task types. Unset: only with embedded servers.",
+    )
+    archive_after_days: float = Field(
+        default=7.0,
+        ge=0,
+        le=3650,
+        description="Final tasks older than this leave the lists; they are still answered by id. 0: never.",
+    )
+    delete_after_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=3650,
+        description="Archived tasks that ended longer ago than this are deleted. 0: never.",
     )
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json.")
     log_level: str = Field(
@@ -136,6 +155,14 @@ class Settings(BaseModel):
         lease = info.data.get("lease_s")
         if lease is not None and value * 2 > lease:
             raise ValueError(f"must be at most half of LEASE_S ({lease:g})")
+        return value
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _encryption_keys_fit(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [] if value is None else value.get_secret_value().split(",")
+        if not all(is_key(key.strip()) for key in keys):
+            raise ValueError("each key must be 32 bytes in URL-safe base64, as `python -m core.sealing` prints them")
         return value
 
     @property
@@ -184,6 +211,29 @@ def child_environment(settings: Settings) -> dict[str, str]:
             value = ",".join(cast(Words, value))
         environ[PREFIX + name.upper()] = str(value)
     return environ
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_OURS = frozenset({"DATABASE_URL", "REDIS_URL", "PORT"})
+
+
+def check_variable(name: str, *, field: str) -> None:
+    """
+    Whether an operator may name this environment variable as the place of a secret.
+
+    Raises:
+        InvalidRequest: not a variable's name, or one of our own settings: those would leave in a request's header.
+    """
+    if not _VARIABLE.fullmatch(name):
+        raise InvalidRequest(f"{field}: the name of an environment variable, e.g. OPENAI_API_KEY", field=field)
+    if name.startswith(PREFIX) or name in _OURS:
+        raise InvalidRequest(f"{field}: {name} is a setting of Headrace; take another variable", field=field)
+
+
+def variable(name: str) -> str | None:
+    """The value of an environment variable that an operator named; None when it is unset or empty."""
+    check_variable(name, field="name")
+    return os.environ.get(name) or None
 
 
 def sqlalchemy_url(url: str) -> str:

@@ -15,14 +15,24 @@ from starlette.responses import Response
 from core.access.virtual_keys import changes_channel
 from core.app import App
 from core.errors import HeadraceError, Misconfigured
+from core.events import capabilities as capability_events
+from core.events import providers as provider_events
 from core.task_types.spec import TaskTypes
+from web.admin import Admin
+from web.admin_door import AdminDoor
 from web.answers import Answer
 from web.door import Door
 from web.front import Front, answer_error, answer_http_error
 from web.intake import Intake
 from web.landing import Landing
 from web.openapi import document
+from web.revalidation import Revalidation
+from web.routes.admin_capabilities import AdminCapabilityRoutes
+from web.routes.admin_jobs import AdminJobRoutes
+from web.routes.admin_providers import AdminProviderRoutes
+from web.routes.admin_schedules import AdminScheduleRoutes
 from web.routes.health import HealthRoutes
+from web.routes.models import ModelRoutes
 from web.routes.tasks import TaskRoutes
 from web.status import Statuses
 from web.status_batch import StatusBatch
@@ -55,29 +65,46 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     strangers = Threads(landing, size=2, waiting=64)
     door = Door(app.keys.authenticate, threads, strangers=strangers)
     batch = StatusBatch(redis_url, app.status_keys)
-    channel = changes_channel(app.settings.instance_name)
+    instance = app.settings.instance_name
+
+    def changed(_: bytes) -> None:
+        app.capabilities.hear()
+
+    def on_gap() -> None:
+        door.forget_all()
+        app.capabilities.hear()
+
     wakeups = WakeUps(
         redis_url,
-        standing={channel: lambda text: door.forget(text.decode("ascii", "replace"))},
-        on_gap=door.forget_all,
+        standing={
+            changes_channel(instance): lambda text: door.forget(text.decode("ascii", "replace")),
+            capability_events.channel(instance): changed,
+            provider_events.channel(instance): changed,
+        },
+        on_gap=on_gap,
     )
     statuses = Statuses(app.tasks.statuses, batch, threads)
     waiting = Waiting(statuses, wakeups, app.status_keys)
     health = HealthRoutes(app.check, threads)
     tasks = TaskRoutes(
         door=door,
-        intake=Intake(app.tasks, app.types, landing, threads),
+        intake=Intake(app.tasks, app.types, landing, threads, check_model=app.capabilities.check),
         statuses=statuses,
         waiting=waiting,
         tasks=app.tasks,
         threads=threads,
         body_limit_bytes=app.settings.body_limit_bytes,
     )
-    router = build_router([health, tasks], app.types)
+    models = ModelRoutes(door, app.capabilities, threads)
+    router = build_router([health, tasks, models, *admin_routes(app, threads)], app.types)
+    revalidation = Revalidation(app.discoveries.request_stale, threads)
     wakeups.start()
+    app.capabilities.hear()
+    revalidation.start()
     try:
         yield Web(Front(router, tasks), health, waiting)
     finally:
+        await revalidation.close()
         await wakeups.close()
         await batch.close()
         threads.close()
@@ -88,6 +115,19 @@ class Routes(Protocol):
     """The endpoints of one resource."""
 
     def add_to(self, app: FastAPI) -> None: ...
+
+
+def admin_routes(app: App, threads: Threads) -> list[Routes]:
+    """The admin API: one line a resource."""
+    key = app.settings.admin_key
+    door = AdminDoor(None if key is None else key.get_secret_value())
+    admin = Admin(door, threads, body_limit_bytes=app.settings.body_limit_bytes)
+    return [
+        AdminJobRoutes(admin, app.schedules),
+        AdminScheduleRoutes(admin, app.schedules),
+        AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
+        AdminProviderRoutes(admin, app.providers),
+    ]
 
 
 def build_router(resources: Sequence[Routes], types: TaskTypes) -> FastAPI:

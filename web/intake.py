@@ -7,7 +7,7 @@ Small bodies are checked on the event loop, large ones in a thread. Nothing is s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import Conflict, InvalidRequest, UnknownQueue, UnknownTaskType
 from core.ids import KeyId
-from core.task_types.spec import TaskTypes
+from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks.accept import Idempotency
 from core.tasks.acceptance import ACCEPT_TIMEOUT_S, BULK, Accepted, canonical_bytes, check_idempotency_key
 from core.tasks.client import TaskClient
@@ -68,11 +68,25 @@ class BatchBody(BaseModel):
 
 
 class Intake:
-    """Accepts what requests bring."""
+    """
+    Accepts what requests bring.
 
-    def __init__(self, tasks: TaskClient, types: TaskTypes, landing: Landing, threads: Threads) -> None:
+    Args:
+        check_model: refuses what the input's model is known not to do; memory only.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskClient,
+        types: TaskTypes,
+        landing: Landing,
+        threads: Threads,
+        *,
+        check_model: Callable[[TaskInput], None],
+    ) -> None:
         self._tasks = tasks
         self._types = types
+        self._check_model = check_model
         self._landing = landing
         self._threads = threads
         self._queues: set[str] = set()
@@ -132,6 +146,7 @@ class Intake:
         spec = self._types.get(body.type)
         input = validate_input(spec, body.input, at=f"{prefix}input")
         try:
+            self._check_model(input)
             return build(spec, input, owner=owner, options=_options(body))
         except InvalidRequest as error:
             raise _prefixed(error, prefix) from None

@@ -35,7 +35,8 @@ def document(routes: Iterable[BaseRoute], types: TaskTypes) -> Json:
     components = described.setdefault("components", {})
     components["schemas"] = schemas_of(types)
     components["securitySchemes"] = {
-        "virtualKey": {"type": "http", "scheme": "bearer", "description": "A virtual key, `hr_...`."}
+        "virtualKey": {"type": "http", "scheme": "bearer", "description": "A virtual key, `hr_...`."},
+        "adminKey": {"type": "http", "scheme": "bearer", "description": "The admin key, `HEADRACE_ADMIN_KEY`."},
     }
     return described
 

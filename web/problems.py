@@ -37,16 +37,30 @@ class Unauthenticated(HeadraceError):
 
     code = "unauthenticated"
 
-    def __init__(self) -> None:
-        super().__init__("send a valid key as `Authorization: Bearer hr_...`")
+    def __init__(self, message: str = "send a valid key as `Authorization: Bearer hr_...`") -> None:
+        super().__init__(message)
+
+
+class Forbidden(HeadraceError):
+    """Whoever asks may not have it, whatever key is shown."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def problem_of(error: Exception) -> Response:
     """The answer to an error; anything that is not ours is a 500 that says nothing."""
     if not isinstance(error, HeadraceError):
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why", code="internal")
-    field = error.field if isinstance(error, InvalidRequest) else None
-    return problem(_status_of(error), str(error), code=error.code, field=field, headers=_headers_of(error))
+    field: object = getattr(error, "field", None)  # of a wrong field, and of a conflict over one: a name that is taken
+    return problem(
+        _status_of(error),
+        str(error),
+        code=error.code,
+        field=field if isinstance(field, str) else None,
+        headers=_headers_of(error),
+    )
 
 
 def _status_of(error: HeadraceError) -> HTTPStatus:
@@ -54,6 +68,7 @@ def _status_of(error: HeadraceError) -> HTTPStatus:
         return error.status
     kinds: dict[type[HeadraceError], HTTPStatus] = {
         Unauthenticated: HTTPStatus.UNAUTHORIZED,
+        Forbidden: HTTPStatus.FORBIDDEN,
         InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
         NotFound: HTTPStatus.NOT_FOUND,
         Conflict: HTTPStatus.CONFLICT,

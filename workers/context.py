@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from core.providers.openai_compatible import Provider
+    from core.providers.routing import Router
 
 
 class RetryableFailure(Exception):
@@ -81,8 +81,8 @@ class HandlerContext(ABC):
 
     @property
     @abstractmethod
-    def provider(self) -> Provider:
-        """The configured provider, built at first use and shared by the process."""
+    def provider(self) -> Router:
+        """All providers as one: a call goes to the one that serves its model. Shared by the process."""
 
     @abstractmethod
     def remaining(self) -> timedelta:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -56,11 +56,20 @@ class Ears:
     """
     Args:
         on_cancel: called on the listening thread for each task of ours that its owner wants stopped.
+        standing: channel -> called there for each message on it, and after each reconnect.
     """
 
-    def __init__(self, bells: RedisBells, *, worker_id: WorkerId, on_cancel: Callable[[PublicId], None]) -> None:
+    def __init__(
+        self,
+        bells: RedisBells,
+        *,
+        worker_id: WorkerId,
+        on_cancel: Callable[[PublicId], None],
+        standing: Mapping[str, Callable[[], None]],
+    ) -> None:
         self._bells = bells
         self._on_cancel = on_cancel
+        self._standing = standing
         self._worker_channel = bells.keys.worker_channel(worker_id)
         self._ears: dict[str, Ear] = {}
         self._by_channel: dict[str, Ear] = {}
@@ -106,9 +115,11 @@ class Ears:
             channels: set[str] = set()
             heard_at = pinged_at = time.monotonic()
             while not self._stopping.is_set():
-                wanted = {self._worker_channel, *self._by_channel}
+                wanted = {self._worker_channel, *self._standing, *self._by_channel}
                 if wanted - channels:
                     pubsub.subscribe(*(wanted - channels))
+                    if not channels:
+                        self._catch_up()
                     channels = wanted
                     self.wake_all()
                 message = pubsub.get_message(timeout=1.0)
@@ -131,9 +142,17 @@ class Ears:
         if channel == self._worker_channel:
             self._on_cancel(PublicId(message["data"].decode("ascii", "replace")))
             return
+        if channel in self._standing:
+            self._standing[channel]()
+            return
         ear = self._by_channel.get(channel)
         if ear is not None:
             ear.wake()
+
+    def _catch_up(self) -> None:
+        """Whatever was said while nobody listened."""
+        for hear in self._standing.values():
+            hear()
 
 
 class Ringer:

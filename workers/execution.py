@@ -29,7 +29,7 @@ from workers.handler_loop import HandlerLoop
 from workers.run import Interruption, Run, cancel_threadsafe
 
 if TYPE_CHECKING:
-    from core.providers.openai_compatible import Provider
+    from core.providers.routing import Router
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Execution:
         *,
         writer: TaskWriter,
         loop: HandlerLoop,
-        get_provider: Callable[[], Provider],
+        get_provider: Callable[[], Router],
         result_limit_bytes: int,
     ) -> None:
         self._handlers = handlers

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any
 
+from core.app import App
 from core.errors import Misconfigured
-from core.task_types.spec import TaskInput, TaskSpec, TaskTypes
+from core.task_types.spec import TaskInput, TaskSpec
 from workers.context import HandlerContext
 
 
@@ -29,15 +30,15 @@ class Handler:
     is_async: bool
 
 
-def load_handlers(types: TaskTypes) -> Mapping[str, Handler]:
+def load_handlers(app: App) -> Mapping[str, Handler]:
     """
     Raises:
         Misconfigured: a handler cannot be imported, or is not a function.
     """
-    return {spec.name: _load(spec) for spec in types}
+    return {spec.name: _load(spec, app) for spec in app.types.runnable}
 
 
-def _load(spec: TaskSpec) -> Handler:
+def _load(spec: TaskSpec, app: App) -> Handler:
     module, _, name = spec.handler.partition(":")
     try:
         function: object = getattr(importlib.import_module(module), name)
@@ -47,4 +48,8 @@ def _load(spec: TaskSpec) -> Handler:
         ) from error
     if not callable(function):
         raise Misconfigured(f"task type {spec.name}: its handler {spec.handler!r} is not a function")
+    if spec.is_internal:
+        function = function(app)
+        if not callable(function):
+            raise Misconfigured(f"task type {spec.name}: {spec.handler!r} makes no handler")
     return Handler(spec.name, spec.input.model_validate_json, function, iscoroutinefunction(function))

@@ -34,7 +34,7 @@ from workers.execution import Execution
 from workers.handler_lookup import load_handlers
 from workers.handler_loop import HandlerLoop
 from workers.heartbeat import HeartbeatThread
-from workers.provider_source import provider_of
+from workers.providers import WorkerProviders
 from workers.run import Interruption
 from workers.solo import SoloCrew
 from workers.watch import Watch
@@ -87,17 +87,23 @@ class WorkerProcess:
         self._name = name
         self._parent = parent
         self._ends: SimpleQueue[End] = SimpleQueue()
-        handlers = load_handlers(app.types)
+        providers = WorkerProviders(app)
+        handlers = load_handlers(app)
         self._writer = TaskWriter(app.engine, app.copies, worker_id=worker_id, types=list(handlers), solo=solo)
         self._loop = HandlerLoop()
         self._execution = Execution(
             handlers,
             writer=self._writer,
             loop=self._loop,
-            get_provider=provider_of(settings),
+            get_provider=providers.router,
             result_limit_bytes=settings.result_limit_bytes,
         )
-        self._ears = Ears(app.bells, worker_id=worker_id, on_cancel=self._execution.cancel)
+        self._ears = Ears(
+            app.bells,
+            worker_id=worker_id,
+            on_cancel=self._execution.cancel,
+            standing={providers.channel: providers.forget},
+        )
         self._heartbeat = HeartbeatThread(
             self._engine,
             worker_id=worker_id,

@@ -24,7 +24,7 @@ from core.tasks.model import Claimed
 from workers.context import HandlerContext, HandlerStopped
 
 if TYPE_CHECKING:
-    from core.providers.openai_compatible import Provider
+    from core.providers.routing import Router
 
 MAX_MESSAGE = 500
 
@@ -52,7 +52,7 @@ class Run(HandlerContext):
         claimed_at: float,
         *,
         report: Callable[[Claimed, str], None],
-        get_provider: Callable[[], Provider],
+        get_provider: Callable[[], Router],
     ) -> None:
         task = claimed.task
         self.claimed = claimed
@@ -80,7 +80,7 @@ class Run(HandlerContext):
     # --- for the handler
 
     @property
-    def provider(self) -> Provider:
+    def provider(self) -> Router:
         return self._get_provider()
 
     def remaining(self) -> timedelta:

@@ -113,7 +113,7 @@ class Caretaker:
         self._engine = autocommit(app.engine)
         self._sweeper = Sweeper(app.engine, app.copies, app.bells, lease_s=app.settings.lease_s)
         self._queues = app.settings.worker_queues
-        self._types = [spec.name for spec in app.types]
+        self._types = [spec.name for spec in app.types.runnable]
         self._dead: SimpleQueue[WorkerId | None] = SimpleQueue()
         self._unburied: list[WorkerId] = []
         self._registered = False

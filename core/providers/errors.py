@@ -20,6 +20,11 @@ from core.providers.filtering import Filter, word
 LONGEST_RETRY_AFTER = timedelta(days=1)
 """More is taken for this: no deadline of ours is longer, and a timedelta must not overflow."""
 
+UNCHARGED_CODES = frozenset({"provider_rate_limited", "provider_quota"})
+"""Besides 5xx: what an error status can mean without work having been done, and what another provider need not meet."""
+GAVE_UP_WAITING = frozenset({504, 524})
+"""A front that no longer waits for the server behind it, which may finish the work, and charge it."""
+
 
 class ProviderFailure(HeadraceError):
     """
@@ -31,6 +36,7 @@ class ProviderFailure(HeadraceError):
             `provider_quota`, `provider_not_configured`, `result_too_large` (these are not).
         retry_after: what the provider asked for.
         rate_limited: the provider refused because of too many requests; it did no work.
+        uncharged: it is certain that this provider did no work for the request, so another may be asked at once.
     """
 
     def __init__(
@@ -41,12 +47,24 @@ class ProviderFailure(HeadraceError):
         retryable: bool,
         retry_after: timedelta | None = None,
         rate_limited: bool = False,
+        uncharged: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.retryable = retryable
         self.retry_after = retry_after
         self.rate_limited = rate_limited
+        self.uncharged = uncharged
+
+
+def not_configured(found: str = "is not set") -> ProviderFailure:
+    """There is nobody to ask."""
+    return ProviderFailure(
+        f"HEADRACE_PROVIDER_URL {found}; set it (e.g. https://host/v1) and HEADRACE_PROVIDER_API_KEY, and start the "
+        "workers again, or add a provider with `headrace providers add`",
+        code="provider_not_configured",
+        retryable=False,
+    )
 
 
 def refusal(status: int, headers: Mapping[str, str], body: object, *, filtered: Filter) -> ProviderFailure:
@@ -58,6 +76,7 @@ def refusal(status: int, headers: Mapping[str, str], body: object, *, filtered: 
         body: the answer's `error` object, or whatever came instead of it.
     """
     code, retryable, what = _meaning(status, _names(body))
+    uncharged = (status >= 500 or code in UNCHARGED_CODES) and status not in GAVE_UP_WAITING
     wait = retry_after(headers) if retryable else None
     return ProviderFailure(
         f"the provider {what} ({', '.join([str(status), *_names(body)])}){_said(body, filtered)}",
@@ -65,6 +84,7 @@ def refusal(status: int, headers: Mapping[str, str], body: object, *, filtered: 
         retryable=retryable,
         retry_after=wait,
         rate_limited=code == "provider_rate_limited",
+        uncharged=uncharged,
     )
 
 
@@ -75,7 +95,9 @@ def error_inside(body: Mapping[str, object], *, filtered: Filter) -> ProviderFai
         return None
     status = _members(error).get("code")
     if isinstance(status, int) and 400 <= status <= 599:
-        return refusal(status, {}, error, filtered=filtered)
+        failure = refusal(status, {}, error, filtered=filtered)
+        failure.uncharged = False  # a 200 with a body: whoever sent it may have done the work
+        return failure
     return ProviderFailure(
         f"the provider answered 200 with an error{_said(error, filtered)}", code="provider_malformed", retryable=True
     )
@@ -109,11 +131,11 @@ def _meaning(status: int, names: list[str]) -> tuple[str, bool, str]:  # noqa: P
     if status in (409, 425):
         return "provider_conflict", True, "is busy with a conflicting request"
     if status in (401, 403):
-        return "provider_auth", False, "refused our credentials; check HEADRACE_PROVIDER_API_KEY"
+        return "provider_auth", False, "refused our credentials; check its API key (`headrace providers test`)"
     if status >= 500 and status not in (501, 505):
         return "provider_unavailable", True, "failed"
     if 300 <= status < 400:
-        return "provider_rejected", False, "redirected us elsewhere; check HEADRACE_PROVIDER_URL"
+        return "provider_rejected", False, "redirected us elsewhere; check its URL (`headrace providers test`)"
     return "provider_rejected", False, "refused the request"
 
 

@@ -6,6 +6,7 @@ Imported when the first call is made, because the SDK costs 30 MB and most of a 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,11 @@ def build_client(*, base_url: str, api_key: str | None, connections: int) -> Asy
     client.organization = None
     client.project = None
     return client
+
+
+def prepare() -> None:
+    """Import what the first call would."""
+    importlib.import_module("openai")
 
 
 def is_packed_well(response: httpx2.Response) -> bool:

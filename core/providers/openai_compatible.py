@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from core.providers.errors import ProviderFailure, error_inside, refusal, retry_after
+from core.providers.errors import ProviderFailure, error_inside, not_configured, refusal, retry_after
 from core.providers.filtering import Filter, filter_for
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ class Answer:
         text: its JSON, unchanged.
         body: the same, parsed.
         poll_after: when it wants to be asked again (`openai-poll-after-ms`, or Retry-After).
+        provider: name of who answered, where several may.
     """
 
     text: str
     body: Mapping[str, object]
     poll_after: timedelta | None = None
+    provider: str = ""
 
 
 class Provider:
@@ -109,6 +111,10 @@ class Provider:
         return await self._call(
             "GET", f"/videos/{quote(video_id, safe='')}", None, timeout=timeout, key=None, expected="status"
         )
+
+    async def models(self, *, timeout: timedelta) -> Answer:
+        """GET /models: what it says it serves, under `data`. Never charged. Raises: ProviderFailure."""
+        return await self._call("GET", "/models", None, timeout=timeout, key=None, expected="data")
 
     async def close(self) -> None:
         """Close the connections of the running event loop. Calls in flight on it fail; later ones open new ones."""
@@ -244,13 +250,7 @@ def _checked(base_url: str | None) -> str:
         usable = False
     if base_url and usable:
         return base_url
-    found = "is not set" if not base_url else "is not a URL of http or https"
-    raise ProviderFailure(
-        f"HEADRACE_PROVIDER_URL {found}; set it (e.g. https://host/v1) and HEADRACE_PROVIDER_API_KEY, "
-        "and start the workers again",
-        code="provider_not_configured",
-        retryable=False,
-    )
+    raise not_configured("is not a URL of http or https") if base_url else not_configured()
 
 
 def _parsed(data: bytes) -> tuple[str, Mapping[str, object]]:
@@ -285,9 +285,13 @@ def _malformed(why: str) -> ProviderFailure:
 
 def _unreachable(error: BaseException, filtered: Filter) -> NoReturn:
     """Names, TLS and connections refused or cut: what a person needs to find the cause."""
+    import httpx2  # noqa: PLC0415
+
     why = filtered(str(error))
     raise ProviderFailure(
         f"the provider cannot be reached ({type(error).__name__}){': ' + why if why else ''}",
         code="provider_unavailable",
         retryable=True,
+        # There was no connection, so nothing was sent. Anything later may have arrived, whatever the error says.
+        uncharged=isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout),
     ) from None

@@ -41,6 +41,8 @@ class TaskSpec:
         handler: "package.module:function", imported only by workers.
         deadline: default of `deadline_s`.
         max_attempts: default of `max_attempts`.
+        is_internal: made by Headrace itself only; to producers there is no such type. `handler` then names a function
+            that makes the handler from the App.
     """
 
     name: str
@@ -48,20 +50,27 @@ class TaskSpec:
     handler: str
     deadline: timedelta = timedelta(seconds=600)
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    is_internal: bool = False
 
 
 class TaskTypes:
-    """The types this process knows; looked up by name."""
+    """The types this process knows; looked up by name. Producers see all but the internal ones."""
 
     def __init__(self, specs: Iterable[TaskSpec]) -> None:
         self._specs: dict[str, TaskSpec] = {}
+        self._internal: dict[str, TaskSpec] = {}
         for spec in specs:
-            if spec.name in self._specs:
+            if spec.name in self._specs or spec.name in self._internal:
                 raise Misconfigured(f"task type {spec.name!r} is declared twice; rename one of them")
-            self._specs[spec.name] = spec
+            (self._internal if spec.is_internal else self._specs)[spec.name] = spec
 
     def __iter__(self) -> Iterator[TaskSpec]:
         return iter(self._specs.values())
+
+    @property
+    def runnable(self) -> list[TaskSpec]:
+        """What workers run: the internal types too."""
+        return [*self._specs.values(), *self._internal.values()]
 
     def __contains__(self, name: object) -> bool:
         return name in self._specs
@@ -78,7 +87,7 @@ class TaskTypes:
             raise UnknownTaskType(f"unknown task type {name!r}; this server knows: {known}", field="type") from None
 
 
-BUILT_IN = ("chat_completion", "embedding", "image_generation", "video_generation")
+BUILT_IN = ("chat_completion", "embedding", "image_generation", "video_generation", "capability_discovery")
 
 
 def load_task_types(*, modules: tuple[str, ...] = (), diagnostics: bool = False) -> TaskTypes:

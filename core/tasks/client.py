@@ -8,7 +8,7 @@ takes `owner`: with it, another owner's task is TaskNotFound; None is the operat
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ from core.connections import autocommit, database_errors
 from core.errors import InvalidRequest, TaskIsFinal, TaskNotFound, TaskNotRetryable
 from core.ids import KeyId, PublicId, is_public_id
 from core.task_types.spec import TaskInput, TaskTypes
-from core.tasks import accept, queries, store
+from core.tasks import accept, archive, queries, store
 from core.tasks.accept import Idempotency
 from core.tasks.acceptance import BULK, Acceptance, Accepted, idempotency_of
 from core.tasks.model import NewTask, Stamp, Task, TaskState, load_json
@@ -62,6 +62,7 @@ class TaskClient:
         queues: KnownQueues,
         copies: StatusCopies,
         bells: Bells,
+        check_model: Callable[[TaskInput], None],
     ) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
@@ -70,6 +71,7 @@ class TaskClient:
         self._queues = queues
         self._copies = copies
         self._bells = bells
+        self._check_model = check_model
         self._owners: set[str] = set()
         self.statuses = StatusReader(copies, self.read_row)
         self._acceptance = Acceptance(engine, self._ring)
@@ -99,7 +101,7 @@ class TaskClient:
                 owner's rank row stays locked until then.
 
         Raises:
-            InvalidRequest: a field is out of bounds, or the queue or owner is unknown.
+            InvalidRequest: a field is out of bounds, the queue or owner is unknown, or the model is known not to do it.
             IdempotencyMismatch: the key was used for another task.
             StoreUnavailable: not known to be accepted; send it again with the same idempotency key.
         """
@@ -147,6 +149,7 @@ class TaskClient:
     def _build(self, input: TaskInput, owner: str, options: TaskOptions) -> NewTask:
         self._queues.check(options.queue)
         self._check_owner(owner)
+        self._check_model(input)
         return build(self._types.get(input.task_type), input, owner=KeyId(owner), options=options)
 
     def _check_owner(self, owner: str) -> None:
@@ -179,9 +182,9 @@ class TaskClient:
     # --- read ---------------------------------------------------------------------------------------------------
 
     def read_row(self, public_id: PublicId) -> Task | None:
-        """The task from PostgreSQL."""
+        """The task from PostgreSQL, live or archived."""
         with database_errors("the task was not read"), self._direct.connect() as connection:
-            return queries.by_public_id(connection, public_id)
+            return queries.by_public_id(connection, public_id) or archive.find(connection, public_id)
 
     def status(self, public_id: str, *, owner: str | None = None, at_least: Stamp | None = None) -> Status:
         """
@@ -256,7 +259,8 @@ class TaskClient:
         return CancelReceipt(done.task, took_effect=True)
 
     def _cancel_final(self, connection: sa.Connection, public_id: str, owner: str | None) -> CancelReceipt:
-        task = queries.by_public_id(connection, PublicId(public_id))
+        found = PublicId(public_id)
+        task = queries.by_public_id(connection, found) or archive.find(connection, found)
         if task is None or (owner is not None and task.owner_id != owner):
             raise _not_found(public_id)
         if task.state is not TaskState.CANCELLED:

@@ -125,6 +125,8 @@ class Task:
     result_json: str | None = None
     error_json: str | None = None
     metadata_json: str = "{}"
+    wire: bytes | None = None
+    """Of an archived task: the wire form it had; its result, error and metadata are only in there."""
 
     @property
     def stamp(self) -> Stamp:
@@ -140,6 +142,8 @@ class Task:
 
     def to_json(self) -> bytes:
         """The wire form of the contract (`docs/contract.md`)."""
+        if self.wire is not None:
+            return self.wire
         return orjson.dumps(
             {
                 "id": self.public_id,

@@ -19,7 +19,11 @@ GROUPS: dict[str, tuple[str, str]] = {
     "demo": ("headrace.cli.demo", "Run a mixed batch of tasks on servers of its own and show what happened."),
     "tasks": ("headrace.cli.tasks", "Enqueue, show, list, cancel and retry tasks."),
     "keys": ("headrace.cli.keys", "Create, list and disable virtual keys."),
+    "models": ("headrace.cli.models", "Show what models can do, ask providers anew, correct what was discovered."),
     "queues": ("headrace.cli.queues", "List and add queues."),
+    "jobs": ("headrace.cli.jobs", "List, run, pause and resume periodic jobs."),
+    "schedules": ("headrace.cli.schedules", "Make, preview and change schedules that enqueue tasks."),
+    "providers": ("headrace.cli.providers", "Add, list, test, change and remove providers."),
 }
 """Name -> module with `app`, and the line shown by `headrace --help`."""
 

@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-import orjson
 import typer
 
 from core.app import App
 from core.errors import InvalidRequest, Unavailable
 from core.tasks.model import DEFAULT_PRIORITY, DEFAULT_QUEUE, Task, TaskState, load_json
 from core.tasks.validation import validate_input
+from headrace.cli.inputs import input_text, json_object, only_owner, parsed
 from headrace.cli.output import (
     EXIT_CODES,
     AsJson,
@@ -40,7 +40,6 @@ app = typer.Typer(
 TaskDocument = dict[str, Any]  # a task as in docs/contract.md: its result and metadata have any shape
 
 WATCH_S = 0.25  # between two looks; a look at a live task is answered by Redis
-STDIN = "-"
 
 TaskIdArgument = Annotated[str, typer.Argument(metavar="TASK_ID", help="`task_` and 32 digits.")]
 OwnerOption = Annotated[str | None, typer.Option("--owner", metavar="KEY_ID", help="Only this key's tasks.")]
@@ -84,18 +83,18 @@ def enqueue(
     Example: headrace tasks enqueue chat.completion --input
     '{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}' --wait
     """
-    text = _input_text(input_json, input_file)
+    text = input_text(input_json, input_file)
     with opened(data_dir) as headrace:
         spec = headrace.types.get(type_)
         accepted = headrace.tasks.enqueue(
-            validate_input(spec, _parsed(text, field="input")),
-            owner=owner or _only_owner(headrace),
+            validate_input(spec, parsed(text, field="input")),
+            owner=owner or only_owner(headrace),
             queue=queue,
             priority=priority,
             run_at=None if run_at is None else _time(run_at),
             max_attempts=max_attempts,
             deadline=None if deadline_s is None else _seconds(deadline_s),
-            metadata=None if metadata is None else _object(metadata, field="metadata"),
+            metadata=None if metadata is None else json_object(metadata, field="metadata"),
             idempotency_key=idempotency_key,
         )
         document = _document(accepted)
@@ -192,36 +191,6 @@ def retry(task_id: TaskIdArgument, as_json: AsJson = False, data_dir: DataDir = 
         typer.echo(f"task {task.public_id} runs {task_id} again")
 
 
-def _input_text(input_json: str | None, input_file: Path | None) -> bytes:
-    if input_json is not None and input_file is not None:
-        raise typer.BadParameter("give --input or --input-file, not both")
-    if input_json is not None:
-        return input_json.encode("utf-8", "surrogateescape")
-    if input_file is None:
-        return b"{}"
-    if str(input_file) == STDIN:
-        return typer.get_binary_stream("stdin").read()
-    try:
-        return input_file.read_bytes()
-    except OSError as error:
-        raise typer.BadParameter(f"--input-file: {error.strerror}: {input_file}") from None
-
-
-def _parsed(text: bytes | str, *, field: str) -> object:
-    try:
-        value: object = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"{field} is not JSON: {error}", field=field) from None
-    return value
-
-
-def _object(text: str, *, field: str) -> TaskDocument:
-    value = _parsed(text, field=field)
-    if not isinstance(value, dict):
-        raise InvalidRequest(f'{field} must be a JSON object, e.g. {{"order": 17}}', field=field)
-    return cast("TaskDocument", value)
-
-
 def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
@@ -234,19 +203,6 @@ def _seconds(number: float) -> timedelta:
         return timedelta(seconds=number)
     except (OverflowError, ValueError):  # infinity or NaN
         raise InvalidRequest(f"deadline_s: {number} is not a number of seconds", field="deadline_s") from None
-
-
-def _only_owner(headrace: App) -> str:
-    enabled = [key for key in headrace.keys.list() if key.disabled_at is None]
-    if len(enabled) == 1:
-        return enabled[0].key_id
-    if not enabled:
-        raise InvalidRequest("owner: there is no enabled key; make one: headrace keys create --name me", field="owner")
-    raise InvalidRequest(
-        f"owner: there are {len(enabled)} enabled keys; say whose task it is with --owner KEY_ID"
-        " (headrace keys list shows them)",
-        field="owner",
-    )
 
 
 def _versions(headrace: App, task_id: str) -> Iterator[TaskDocument]:

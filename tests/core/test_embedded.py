@@ -147,6 +147,21 @@ def test_secrets_are_readable_by_the_owner_alone_and_in_no_command_line(given: S
     assert {name: mode for name, mode in modes.items() if mode & 0o077 and name != "PG_VERSION"} == {}
 
 
+def test_a_data_directory_of_before_gets_an_encryption_key_and_keeps_it(given: Settings, data_dir: Path) -> None:
+    with open_servers(given):
+        made = json.loads((data_dir / "secrets.json").read_text())
+    (data_dir / "secrets.json").write_text(json.dumps({**made, "encryption_key": ""}))
+
+    found: list[str] = []
+    for _ in range(2):
+        with open_servers(given) as settings:
+            found.append(secret(settings.encryption_key))
+
+    assert found[0] == found[1] != made["encryption_key"]
+    assert json.loads((data_dir / "secrets.json").read_text()) == {**made, "encryption_key": found[0]}
+    assert stat.S_IMODE((data_dir / "secrets.json").stat().st_mode) == 0o600
+
+
 def test_the_servers_outlive_the_user_that_started_them(given: Settings, data_dir: Path) -> None:
     with another_user(data_dir) as starter:
         url = url_of(starter)

@@ -66,7 +66,13 @@ def test_a_canary_prompt_and_every_key_stay_out_of_logs_errors_and_redis(
 
 def secrets_of(app: App) -> list[str]:
     settings = app.settings
-    held = (settings.key_pepper, settings.admin_key, settings.database_url, settings.redis_url)
+    held = (
+        settings.key_pepper,
+        settings.admin_key,
+        settings.encryption_key,
+        settings.database_url,
+        settings.redis_url,
+    )
     return [value.get_secret_value() for value in held if value is not None]
 
 

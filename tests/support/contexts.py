@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from core.providers.openai_compatible import Provider
+from core.providers.routing import Router
+from tests.support.providers import endpoint_of, router_over
 from workers.context import HandlerContext
 
 
@@ -32,11 +34,11 @@ class LocalContext(HandlerContext):
         self.deadline_at = datetime.now(UTC) + timedelta(seconds=seconds)
         self.poll_state = poll_state
         self.shown: list[tuple[float | None, str | None]] = []
-        self._provider = provider or Provider(None, None)
+        self._router = router_over(*(() if provider is None else (endpoint_of(provider),)))
 
     @property
-    def provider(self) -> Provider:
-        return self._provider
+    def provider(self) -> Router:
+        return self._router
 
     def remaining(self) -> timedelta:
         return max(self.deadline_at - datetime.now(UTC), timedelta())

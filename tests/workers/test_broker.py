@@ -18,7 +18,7 @@ from workers.slots import Slots
 def broker_of(app: App, threads: int = 2) -> BellBroker:
     slots = Slots(threads)
     slots.serve([Queue("default", 0, None)])
-    ears = Ears(app.bells, worker_id=new_worker_id(), on_cancel=lambda _: None)
+    ears = Ears(app.bells, worker_id=new_worker_id(), on_cancel=lambda _: None, standing={})
     return BellBroker(app.bells, ears, slots)
 
 

@@ -47,26 +47,30 @@ async def handle(input: VideoGeneration, ctx: HandlerContext) -> RawJson | PollA
 async def _order(input: VideoGeneration, ctx: HandlerContext) -> RawJson | PollAgain:
     with provider_failures():
         answer = await ctx.provider.video_submit(input.body(), timeout=ctx.remaining(), idempotency_key=ctx.task_id)
-    return _next(input, ctx, answer, video_id=str(answer.body["id"]), delay_s=FIRST_DELAY_S)
+    order = {"video_id": str(answer.body["id"]), "provider": answer.provider}
+    return _next(input, ctx, answer, order, delay_s=FIRST_DELAY_S)
 
 
 async def _look(input: VideoGeneration, ctx: HandlerContext, state: Mapping[str, object]) -> RawJson | PollAgain:
     video_id, delay_s = str(state["video_id"]), _number(state.get("delay_s"), FIRST_DELAY_S)
+    # Only who took the order knows it. Parked before there were several: the first.
+    provider = str(state.get("provider") or "") or None
+    order = {"video_id": video_id, "provider": provider}
     later_s = min(delay_s * GROWTH, LONGEST_DELAY_S)
     try:
-        answer = await ctx.provider.video_poll(video_id, timeout=min(ctx.remaining(), LOOK_TIMEOUT))
+        answer = await ctx.provider.video_poll(video_id, timeout=min(ctx.remaining(), LOOK_TIMEOUT), provider=provider)
     except ProviderFailure as failure:
         # A look that failed says nothing about the video; failing the attempt would use up a retry, or order it again.
         failed_looks = int(_number(state.get("failed_looks"), 0)) + 1
         if not failure.retryable or failed_looks > MOST_FAILED_LOOKS:
             raise handler_failure(failure) from None
         wait = max(min(failure.retry_after or timedelta(), LONGEST_ASKED_WAIT), timedelta(seconds=later_s))
-        return poll_again(wait, {"video_id": video_id, "delay_s": later_s, "failed_looks": failed_looks})
-    return _next(input, ctx, answer, video_id=video_id, delay_s=later_s)
+        return poll_again(wait, {**order, "delay_s": later_s, "failed_looks": failed_looks})
+    return _next(input, ctx, answer, order, delay_s=later_s)
 
 
 def _next(
-    input: VideoGeneration, ctx: HandlerContext, answer: Answer, *, video_id: str, delay_s: float
+    input: VideoGeneration, ctx: HandlerContext, answer: Answer, order: Mapping[str, object], *, delay_s: float
 ) -> RawJson | PollAgain:
     status = answer.body.get("status")
     if status in READY:
@@ -75,7 +79,7 @@ def _next(
         raise _failure(input, answer)
     percent = answer.body.get("progress")
     ctx.progress(float(percent) if isinstance(percent, int | float) else None, word(status))
-    return poll_again(_pause(answer.poll_after, delay_s), {"video_id": video_id, "delay_s": delay_s})
+    return poll_again(_pause(answer.poll_after, delay_s), {**order, "delay_s": delay_s})
 
 
 def _pause(asked: timedelta | None, delay_s: float) -> timedelta:

@@ -1,0 +1,341 @@
+"""
+The schedules as people see them: made, shown, changed, paused, run at once, and what their runs did.
+
+A change by a person raises `version`. Nothing here fires: that is `firing.py`, in scheduler processes. Times come from
+the database's clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from core.access.virtual_keys import VirtualKeys
+from core.connections import autocommit, database_errors
+from core.errors import InvalidRequest, ScheduleChanged, ScheduleExists, ScheduleNotFound
+from core.ids import KeyId, new_task_id
+from core.schedules import due, task_template
+from core.schedules.history import add_waiting, last_runs, page_of_runs
+from core.schedules.model import Missed, Overlap, Run, RunPage, Schedule, ScheduleKind, SchedulePage, Timing
+from core.schedules.rows import SCHEDULE_COLUMNS, Row, schedule_of, timing_of
+from core.schema import schedule_runs, schedules
+from core.task_types.spec import TaskTypes
+from core.tasks.queues import KnownQueues
+
+PREVIEWED = 10
+MAX_PAGE = 200
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSpec:
+    """
+    What a person says of a schedule.
+
+    Args:
+        task: `{"type", "input", "queue", ...}`, see `task_template.py`.
+        owner: public id of the virtual key whose tasks they are.
+    """
+
+    name: str
+    owner: str
+    task: Mapping[str, Any]
+    cron: str | None = None
+    every_s: float | None = None
+    timezone: str = "UTC"
+    jitter_s: float = 0.0
+    missed: Missed = Missed.LATEST
+    overlap: Overlap = Overlap.SKIP
+    enabled: bool = True
+
+    def timing(self, anchor_at: datetime) -> Timing:
+        return Timing(
+            name=self.name,
+            anchor_at=anchor_at,
+            cron=self.cron,
+            every_s=self.every_s,
+            timezone=self.timezone,
+            jitter_s=self.jitter_s,
+        )
+
+
+_FIELDS = frozenset(field.name for field in fields(ScheduleSpec))
+
+
+class ScheduleBook:
+    """All schedules of one deployment. Thread-safe. Every method raises StoreUnavailable when the database is away."""
+
+    def __init__(self, engine: sa.Engine, *, types: TaskTypes, keys: VirtualKeys, queues: KnownQueues) -> None:
+        self._engine = engine
+        self._direct = autocommit(engine)
+        self._types = types
+        self._keys = keys
+        self._queues = queues
+
+    def check(self, spec: ScheduleSpec) -> None:
+        """
+        Raises:
+            InvalidRequest: names the field, e.g. `cron`, `timezone`, `owner`, `task.input.messages`.
+        """
+        if not _NAME.fullmatch(spec.name):
+            raise InvalidRequest("name: lower-case letters, digits, `.`, `_` and `-`, 64 at most", field="name")
+        due.check_timing(spec.timing(self._now()))
+        template = task_template.read(spec.task)
+        task_template.new_task(template, self._types, owner=KeyId(spec.owner))
+        try:
+            self._queues.check(template.queue)
+        except InvalidRequest as error:
+            raise task_template.within_task(error) from error
+        with database_errors("the owner was not checked"):
+            if not self._keys.exists(spec.owner):
+                raise InvalidRequest(f"owner: no virtual key {spec.owner[:60]!r}", field="owner")
+
+    def preview(self, spec: ScheduleSpec, count: int = PREVIEWED) -> list[datetime]:
+        """The next due times of a schedule that is not saved; only its timing is checked."""
+        now = self._now()
+        timing = spec.timing(_whole_second(now))
+        due.check_timing(timing)
+        return due.preview(timing, after=now, count=count)
+
+    def fires(self, schedule: Schedule, count: int = PREVIEWED) -> list[datetime]:
+        """The next due times of one that is there; none while it is not enabled."""
+        if schedule.next_due is None or count < 1:
+            return []
+        return [schedule.next_due, *due.preview(schedule.timing, after=schedule.next_due, count=count - 1)][:count]
+
+    def create(self, spec: ScheduleSpec) -> Schedule:
+        """
+        Raises:
+            InvalidRequest: as `check`.
+            ScheduleExists: another one has this name.
+        """
+        self.check(spec)
+        now = self._now()
+        timing = spec.timing(_whole_second(now))
+        values = {
+            "id": new_task_id(),
+            "name": spec.name,
+            "kind": ScheduleKind.TASK.value,
+            "anchor_at": timing.anchor_at,
+            "version": 1,
+            "runs": 0,
+            "failures": 0,
+            "skips": 0,
+            "recent": "[]",
+            "created_at": now,
+            **_given(spec, timing, now),
+        }
+        statement = sa.dialects.postgresql.insert(schedules).values(values).on_conflict_do_nothing()
+        with database_errors("no schedule was made"), self._direct.connect() as connection:
+            row = connection.execute(statement.returning(*SCHEDULE_COLUMNS)).mappings().first()
+        if row is None:
+            raise ScheduleExists(f"name: there is a schedule {spec.name!r} already; take another name or update it")
+        return schedule_of(row)
+
+    def get(self, name: str, kind: ScheduleKind = ScheduleKind.TASK) -> Schedule:
+        """
+        Raises:
+            ScheduleNotFound: none of this kind has the name.
+        """
+        with database_errors("the schedule was not read"), self._direct.connect() as connection:
+            return _complete(connection, [_find(connection, name, kind)])[0]
+
+    def list(
+        self, kind: ScheduleKind = ScheduleKind.TASK, *, limit: int = 50, cursor: str | None = None
+    ) -> SchedulePage:
+        """
+        A page by name.
+
+        Raises:
+            InvalidRequest: `limit` is out of bounds.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE}", field="limit")
+        query = sa.select(*SCHEDULE_COLUMNS).where(schedules.c.kind == kind.value).order_by(schedules.c.name)
+        if cursor is not None:
+            query = query.where(schedules.c.name > cursor)
+        with database_errors("the schedules were not read"), self._direct.connect() as connection:
+            rows = connection.execute(query.limit(limit + 1)).mappings().all()
+            found = _complete(connection, rows[:limit])
+        return SchedulePage(schedules=found, next_cursor=found[-1].name if len(rows) > limit else None)
+
+    def update(self, name: str, changes: Mapping[str, Any], *, version: int | None = None) -> Schedule:
+        """
+        Change fields of a ScheduleSpec, all but its name. A new timing begins now: what was missed before is dropped.
+
+        Args:
+            changes: only what changes; giving `cron` drops `every_s` and the other way round.
+            version: refuse when it is not this one any more.
+
+        Raises:
+            InvalidRequest: as `check`, or an unknown field.
+            ScheduleNotFound, ScheduleChanged.
+        """
+        with database_errors("the schedule was not changed"), self._engine.connect() as connection:
+            old = _spec_of(_find(connection, name, ScheduleKind.TASK))
+        spec = _changed(old, changes)
+        self.check(spec)
+        with database_errors("the schedule was not changed"), self._engine.begin() as connection:
+            row = _find(connection, name, ScheduleKind.TASK, lock=True)
+            if _spec_of(row) != old or (version is not None and row["version"] != version):
+                raise ScheduleChanged(f"schedule {name!r} was changed meanwhile; read it again")
+            return _complete(connection, [self._write(connection, row, spec)])[0]
+
+    def delete(self, name: str) -> None:
+        """
+        Forget a schedule and its history; the tasks it enqueued stay.
+
+        Raises:
+            ScheduleNotFound.
+        """
+        with database_errors("the schedule was not deleted"), self._engine.begin() as connection:
+            row = _find(connection, name, ScheduleKind.TASK, lock=True)
+            connection.execute(sa.delete(schedule_runs).where(schedule_runs.c.schedule_id == row["id"]))
+            connection.execute(sa.delete(schedules).where(schedules.c.id == row["id"]))
+
+    def pause(self, name: str, kind: ScheduleKind = ScheduleKind.TASK) -> Schedule:
+        """No fires until it is resumed; a run that goes on is left alone."""
+        return self._switch(name, kind, enabled=False)
+
+    def resume(self, name: str, kind: ScheduleKind = ScheduleKind.TASK) -> Schedule:
+        """
+        Fire again, from the next due time on: those of the pause are not missed ones.
+
+        Raises:
+            ScheduleChanged: a job whose file is gone.
+        """
+        return self._switch(name, kind, enabled=True)
+
+    def run_now(self, name: str, kind: ScheduleKind = ScheduleKind.TASK) -> Run:
+        """
+        Ask the schedulers for a run now, also of a paused one; one takes it within about a second, after a run that
+        goes on. While one waits already, that one is the answer.
+
+        Raises:
+            ScheduleNotFound.
+            ScheduleChanged: a job whose file is gone.
+        """
+        with database_errors("no run was asked for"), self._engine.begin() as connection:
+            row = _find(connection, name, kind, lock=True)
+            if kind is ScheduleKind.JOB and row["disabled_reason"] is not None:
+                raise ScheduleChanged(f"job {name!r} cannot run: {row['disabled_reason']}")
+            return add_waiting(connection, row["id"], reason="asked for by a person")
+
+    def history(
+        self, name: str, kind: ScheduleKind = ScheduleKind.TASK, *, limit: int = 50, cursor: str | None = None
+    ) -> RunPage:
+        """
+        Runs and skips, newest due time first.
+
+        Raises:
+            ScheduleNotFound.
+            InvalidRequest: `limit` or `cursor`.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE}", field="limit")
+        with database_errors("the history was not read"), self._direct.connect() as connection:
+            return page_of_runs(connection, _find(connection, name, kind), limit=limit, cursor=cursor)
+
+    def _switch(self, name: str, kind: ScheduleKind, *, enabled: bool) -> Schedule:
+        with database_errors("the schedule was not changed"), self._engine.begin() as connection:
+            row = _find(connection, name, kind, lock=True)
+            if row["enabled"] == enabled:
+                return _complete(connection, [row])[0]
+            if enabled and kind is ScheduleKind.JOB and row["disabled_reason"] is not None:
+                raise ScheduleChanged(f"job {name!r} cannot be resumed: {row['disabled_reason']}")
+            now = connection.execute(sa.select(sa.func.now())).scalar_one()
+            values = {"enabled": enabled, "disabled_reason": None, **_upcoming(timing_of(row), now)}
+            return _complete(connection, [_store(connection, row, values)])[0]
+
+    def _write(self, connection: sa.Connection, row: Row, spec: ScheduleSpec) -> Row:
+        now = connection.execute(sa.select(sa.func.now())).scalar_one()
+        old = timing_of(row)
+        timing = spec.timing(old.anchor_at)
+        if spec.every_s != old.every_s:
+            timing = replace(timing, anchor_at=_whole_second(now))
+        values = _given(spec, timing, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
+        if timing == old and spec.enabled == row["enabled"]:
+            values |= {"next_due": row["next_due"], "fire_at": row["fire_at"]}
+        return _store(connection, row, values)
+
+    def _now(self) -> datetime:
+        with database_errors("the time is not known"), self._direct.connect() as connection:
+            now: datetime = connection.execute(sa.select(sa.func.now())).scalar_one()
+            return now
+
+
+def _find(connection: sa.Connection, name: str, kind: ScheduleKind, *, lock: bool = False) -> Row:
+    query = sa.select(*SCHEDULE_COLUMNS).where(schedules.c.kind == kind.value, schedules.c.name == name)
+    # PostgreSQL refuses a NUL in any text, and no name has one.
+    row = None if "\x00" in name else connection.execute(query.with_for_update() if lock else query).mappings().first()
+    if row is None:
+        raise ScheduleNotFound(f"no {'job' if kind is ScheduleKind.JOB else 'schedule'} {name[:60]!r}")
+    return row
+
+
+def _complete(connection: sa.Connection, rows: Sequence[Row]) -> list[Schedule]:
+    last = last_runs(connection, [row["id"] for row in rows])
+    return [schedule_of(row, last.get(row["id"])) for row in rows]
+
+
+def _store(connection: sa.Connection, row: Row, values: Mapping[str, Any]) -> Row:
+    changed = {**values, "version": row["version"] + 1, "changed_at": sa.func.now()}
+    statement = sa.update(schedules).where(schedules.c.id == row["id"]).values(changed)
+    return connection.execute(statement.returning(*SCHEDULE_COLUMNS)).mappings().one()
+
+
+def _given(spec: ScheduleSpec, timing: Timing, now: datetime) -> dict[str, Any]:
+    return {
+        "cron": spec.cron,
+        "every_s": spec.every_s,
+        "timezone": spec.timezone,
+        "jitter_s": spec.jitter_s,
+        "missed": spec.missed.value,
+        "overlap": spec.overlap.value,
+        "enabled": spec.enabled,
+        "owner_id": spec.owner,
+        "task": orjson.dumps(dict(spec.task)).decode(),
+        "changed_at": now,
+        **_upcoming(timing, now),
+    }
+
+
+def _upcoming(timing: Timing, now: datetime) -> dict[str, Any]:
+    next_due = due.following(timing, now)
+    return {"next_due": next_due, "fire_at": None if next_due is None else due.fire_time(timing, next_due)}
+
+
+def _spec_of(row: Row) -> ScheduleSpec:
+    return ScheduleSpec(
+        name=row["name"],
+        owner=row["owner_id"],
+        task=orjson.loads(row["task"]),
+        cron=row["cron"],
+        every_s=row["every_s"],
+        timezone=row["timezone"],
+        jitter_s=row["jitter_s"],
+        missed=Missed(row["missed"]),
+        overlap=Overlap(row["overlap"]),
+        enabled=row["enabled"],
+    )
+
+
+def _changed(old: ScheduleSpec, changes: Mapping[str, Any]) -> ScheduleSpec:
+    values = dict(changes)
+    for name in values:
+        if name == "name" or name not in _FIELDS:
+            raise InvalidRequest(f"{name[:60]}: not a field that can be changed", field=name[:60])
+    for given, dropped in (("cron", "every_s"), ("every_s", "cron")):
+        if values.get(given) is not None:
+            values.setdefault(dropped, None)
+    return replace(old, **values)
+
+
+def _whole_second(at: datetime) -> datetime:
+    return at.replace(microsecond=0)
