@@ -1,7 +1,7 @@
 """
 The queues there are: rows, added by migrations, by `headrace queues` and by workers that serve them.
 
-Known names are remembered in memory; an unknown one is looked up, so a queue that a new worker brought is found at once.
+Known names are remembered in memory; an unknown one is looked up, so what a new worker brought is found at once.
 """
 
 from __future__ import annotations
