@@ -33,6 +33,7 @@ SWEEP_LOCK = 7_240_002  # any constant: the advisory lock of sweeping
 BATCH = 500  # rows in one statement: locks are held for milliseconds
 OUTBOX_PATIENCE_S = 2.0  # the writer announces its own batches at once; older ones lost their writer
 PRUNE_EVERY_S = 60.0
+GAP_S = 3.0  # rounds are a second apart; a longer gap means that something stood still
 
 _WAKE = """
 UPDATE tasks SET ready = true WHERE id IN (
@@ -118,7 +119,7 @@ class SweepReport:
 class Sweeper:
     """
     Args:
-        lease: longest lease in use, seconds: after an outage that this process saw, nobody is buried for so long.
+        lease_s: longest lease in use: so long after an outage that it saw, it buries nobody.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Sweeper:
         self._lease_s = lease_s
         self._clock = clock
         self._no_burial_before = float("-inf")
+        self._looked_at = clock()  # build it before the first wait for the database: a long one counts as an outage
         self._pruned_at = float("-inf")
         self._lock = threading.Lock()
 
@@ -183,8 +185,9 @@ class Sweeper:
     def _run(self, connection: sa.Connection, report: SweepReport) -> None:
         report.expired = self._change(connection, _EXPIRE)
         report.woken = len(connection.exec_driver_sql(_WAKE, {"limit": BATCH * 10}).all())
-        if self._clock() >= self._no_burial_before:
-            report.buried = leases.bury_silent(connection)
+        as_of = leases.now(connection)
+        if self._may_bury():
+            report.buried = leases.bury_silent(connection, as_of)
         report.returned = self._return_orphans(connection)
         report.announced = self._relay(connection)
         report.rung = [row[0] for row in connection.exec_driver_sql(_READY_QUEUES)]
@@ -195,6 +198,18 @@ class Sweeper:
             connection.exec_driver_sql(_PRUNE)
         for worker_id in report.buried:
             logger.warning("worker declared dead", extra={"worker_id": str(worker_id)})
+
+    def _may_bury(self) -> bool:
+        """
+        Whether silence proves death: not when this process heard nothing for a while either.
+
+        A server that hangs, without an error, looks like a long pause between two rounds.
+        """
+        now = self._clock()
+        if now - self._looked_at > max(GAP_S, self._lease_s / 4):
+            self._no_burial_before = now + self._lease_s
+        self._looked_at = now
+        return now >= self._no_burial_before
 
     def _return_orphans(self, connection: sa.Connection) -> list[Task]:
         returned = self._change(connection, _RETURN)
