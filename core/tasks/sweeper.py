@@ -1,8 +1,8 @@
 """
 What nobody else will do: wake due tasks, end overdue ones, return the tasks of dead workers, announce the unannounced.
 
-Runs each second in every worker supervisor and scheduler; an advisory lock lets one of them work. Every step is a small
-statement that skips locked rows, and doing one twice changes nothing.
+Runs each second in every worker supervisor and scheduler; an advisory lock spares the others the work. Every step is a
+small statement that skips locked rows, and doing one twice changes nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SWEEP_LOCK = 7_240_002  # any constant: the advisory lock of sweeping
 BATCH = 500  # rows in one statement: locks are held for milliseconds
 OUTBOX_PATIENCE_S = 2.0  # the writer announces its own batches at once; older ones lost their writer
 PRUNE_EVERY_S = 60.0
+LOCK_PATIENCE_S = 3.0  # a sweep takes milliseconds
 GAP_S = 3.0  # rounds are a second apart; a longer gap means that something stood still
 
 _WAKE = """
@@ -138,6 +139,7 @@ class Sweeper:
         self._clock = clock
         self._no_burial_before = float("-inf")
         self._looked_at = clock()  # build it before the first wait for the database: a long one counts as an outage
+        self._refused_since: float | None = None
         self._pruned_at = float("-inf")
         self._lock = threading.Lock()
 
@@ -173,14 +175,22 @@ class Sweeper:
     def _sweep(self, connection: sa.Connection) -> SweepReport:
         report = SweepReport()
         locked = connection.exec_driver_sql("SELECT pg_try_advisory_lock(%(lock)s)", {"lock": SWEEP_LOCK}).scalar_one()
-        if not locked:
+        if not locked and not self._lost_patience():
             return report
         try:
             report.led = True
             self._run(connection, report)
         finally:
-            connection.exec_driver_sql("SELECT pg_advisory_unlock(%(lock)s)", {"lock": SWEEP_LOCK})
+            if locked:
+                self._refused_since = None
+                connection.exec_driver_sql("SELECT pg_advisory_unlock(%(lock)s)", {"lock": SWEEP_LOCK})
         return report
+
+    def _lost_patience(self) -> bool:
+        """The lock only spares work. Whoever holds it this long stands still in the middle of a sweep."""
+        if self._refused_since is None:
+            self._refused_since = self._clock()
+        return self._clock() - self._refused_since > LOCK_PATIENCE_S
 
     def _run(self, connection: sa.Connection, report: SweepReport) -> None:
         report.expired = self._change(connection, _EXPIRE)

@@ -216,6 +216,19 @@ def test_only_one_process_sweeps_at_a_time(connection: sa.Connection, sweeper: S
     assert sweeper.sweep().led
 
 
+def test_a_sweeper_that_stands_still_does_not_keep_the_others_from_sweeping(
+    app: App, connection: sa.Connection
+) -> None:
+    now = [1000.0]
+    sweeper = Sweeper(app.engine, app.copies, app.bells, lease_s=30, clock=lambda: now[0])
+    connection.exec_driver_sql("SELECT pg_advisory_lock(%(lock)s)", {"lock": SWEEP_LOCK})
+
+    assert not sweeper.sweep().led
+    now[0] += 4
+
+    assert sweeper.sweep().led
+
+
 def test_bells_lost_by_a_flush_are_rung_again(app: App, accepted: Accepted, sweeper: Sweeper) -> None:
     accepted()
     sweeper.sweep()
