@@ -33,11 +33,11 @@ OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.Disco
 """What SQLAlchemy raises when the database is away, too slow, or refused a connection."""
 
 
-INDEX_ORDER_ONLY = " -c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off"
+INDEX_ORDER_ONLY = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off"
 
 
 def connect_database(
-    url: str, *, pool_size: int = 10, statement_timeout_ms: int = 10_000, planner: str = ""
+    url: str, *, pool_size: int = 10, statement_timeout_ms: int = 10_000, options: str = ""
 ) -> sa.Engine:
     """
     A bounded pool of connections; nothing connects before it is used.
@@ -45,12 +45,12 @@ def connect_database(
     Args:
         url: any PostgreSQL URL.
         statement_timeout_ms: bound of one statement on the server.
-        planner: further server options, e.g. INDEX_ORDER_ONLY.
+        options: further server options, e.g. INDEX_ORDER_ONLY; they win over ours.
     """
-    options = (
+    all_options = (
         f"-c statement_timeout={statement_timeout_ms} -c lock_timeout=5000"
-        " -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
-    ) + planner
+        f" -c idle_in_transaction_session_timeout=30000 -c timezone=UTC {options}"
+    )
     return sa.create_engine(
         sqlalchemy_url(url),
         pool_size=pool_size,
@@ -60,7 +60,7 @@ def connect_database(
         hide_parameters=True,  # law 12: an error in a log must not show a prompt
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "options": options,
+            "options": all_options,
             "application_name": "headrace",
             "keepalives_idle": 5,
             "keepalives_interval": 2,
@@ -77,7 +77,22 @@ def for_claims(engine: sa.Engine) -> sa.Engine:
     Before the first ANALYZE PostgreSQL would sort the whole backlog at each claim (18.6: 3.5 ms for 1.8 ms). Not for
     other statements: finishes take ten times as long under it.
     """
-    return connect_database(engine.url.render_as_string(hide_password=False), pool_size=1, planner=INDEX_ORDER_ONLY)
+    return connect_database(engine.url.render_as_string(hide_password=False), pool_size=1, options=INDEX_ORDER_ONLY)
+
+
+def for_accepts(engine: sa.Engine) -> sa.Engine:
+    """
+    The same database by two connections that wait for a row's lock only briefly: somebody's open transaction must not
+    keep everybody's accepts waiting.
+    """
+    return connect_database(
+        engine.url.render_as_string(hide_password=False), pool_size=2, options="-c lock_timeout=300"
+    )
+
+
+def is_lock_timeout(error: exc.DBAPIError) -> bool:
+    """55P03: another transaction kept the row."""
+    return getattr(error.orig, "sqlstate", None) == "55P03"
 
 
 def autocommit(engine: sa.Engine) -> sa.Engine:

@@ -38,6 +38,7 @@ tasks = sa.Table(
     sa.Column("metadata", sa.Text, nullable=False, comment="JSON text, the owner's own"),
     sa.Column("retry_of", _C, nullable=True, comment="public id of the final task this one tries again"),
     sa.Column("created_at", _TIME, nullable=False, comment="accepted"),
+    sa.Column("deadline_s", sa.Float, nullable=False, comment="as asked for; counted from created_at or run_at"),
     sa.Column("deadline_at", _TIME, nullable=False, comment="when it times out, waiting or running"),
     # Where it stands: changed by claim, finish, cancel and sweep, always with version + 1.
     sa.Column("state", _C, nullable=False, comment="see core.tasks.model.TaskState"),

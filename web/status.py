@@ -57,15 +57,22 @@ class Statuses:
         self._flights: dict[PublicId, _Flight] = {}
         self._seen: OrderedDict[PublicId, Stamp] = OrderedDict()
 
-    async def read(self, public_id: str, *, owner: KeyId, at_least: Stamp | None = None) -> Status:
+    async def read(
+        self, public_id: str, *, owner: KeyId, at_least: Stamp | None = None, is_fresh: bool = False
+    ) -> Status:
         """
         The status, not older than `at_least` where the row is not.
+
+        Args:
+            is_fresh: a row that has to be read is read after this call; a reading under way will not do.
 
         Raises:
             TaskNotFound: no such task, or another owner's.
             Unavailable: the row had to be read and could not be.
         """
-        status = await self._read(PublicId(public_id), at_least) if is_public_id(public_id) else None
+        status = None
+        if is_public_id(public_id):
+            status = await self._read(PublicId(public_id), at_least, is_fresh=is_fresh)
         if status is None or status.owner_id != owner:
             raise TaskNotFound(f"no task {public_id[:60]!r}")
         return status
@@ -74,7 +81,7 @@ class Statuses:
         """This process changed the task: nothing older is answered from here."""
         self._remember(status_of(task))
 
-    async def _read(self, public_id: PublicId, at_least: Stamp | None) -> Status | None:
+    async def _read(self, public_id: PublicId, at_least: Stamp | None, *, is_fresh: bool) -> Status | None:
         status = self._reader.memory.get(public_id)
         if status is not None:
             return status
@@ -83,14 +90,14 @@ class Statuses:
             at_least = seen
         status = await self._batch.get(public_id)
         if status is None or (at_least is not None and status.stamp < at_least):
-            status = await self._read_row(public_id, at_least)
+            status = await self._read_row(public_id, at_least, is_fresh=is_fresh)
         if status is not None:
             self._remember(status)
         return status
 
-    async def _read_row(self, public_id: PublicId, at_least: Stamp | None) -> Status | None:
+    async def _read_row(self, public_id: PublicId, at_least: Stamp | None, *, is_fresh: bool) -> Status | None:
         flight = self._flights.get(public_id)
-        if flight is None or not flight.serves(at_least):
+        if flight is None or is_fresh or not flight.serves(at_least):
             flight = self._fly(public_id, at_least)
         # Shielded: a caller that is cancelled must not take the answer from the others.
         return await asyncio.shield(flight.reading)

@@ -107,9 +107,14 @@ class Waiting:
         wake: Wake,
         gone: asyncio.Task[None],
     ) -> Status:
+        is_first = True
         while True:
             at_least = max(stamp for stamp in (status.stamp, wake.minimum, conditions.newest) if stamp is not None)
-            status = await self._statuses.read(status.public_id, owner=status.owner_id, at_least=at_least)
+            # The first read sees every change whose wake-up was sent before we listened.
+            status = await self._statuses.read(
+                status.public_id, owner=status.owner_id, at_least=at_least, is_fresh=is_first
+            )
+            is_first = False
             left = until - time.monotonic()
             if _is_news(status, conditions) or left <= 0 or self._draining or gone.done():
                 return status

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -21,7 +21,8 @@ from core.tasks.status import StatusCopies
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING = 10_000  # tasks; beyond it announcements are dropped, which only costs latency
+MAX_TASKS = 5_000  # that wait; beyond it announcements are dropped, which only costs latency
+MAX_BYTES = 64 * 1024 * 1024  # of results that wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class News:
         event: the commit's outbox row, settled once announced; None when it has none.
     """
 
-    tasks: Iterable[Task]
+    tasks: Collection[Task]
     event: UUID | None = None
 
 
@@ -45,7 +46,8 @@ class Announcer:
         self._waiting: deque[News] = deque()
         self._settled: deque[UUID] = deque()
         self._changed = threading.Condition()
-        self._busy = False
+        self._tasks = 0
+        self._bytes = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="announcements", daemon=True)
 
@@ -56,11 +58,15 @@ class Announcer:
         return self._thread.is_alive()
 
     def announce(self, news: News) -> None:
+        size = sum(len(task.result_json or "") for task in news.tasks)
         with self._changed:
-            if len(self._waiting) < MAX_WAITING:
-                self._waiting.append(news)
-                if len(self._waiting) == 1:
-                    self._changed.notify()
+            if self._waiting and (self._tasks + len(news.tasks) > MAX_TASKS or self._bytes + size > MAX_BYTES):
+                return
+            self._tasks += len(news.tasks)
+            self._bytes += size
+            self._waiting.append(news)
+            if len(self._waiting) == 1:
+                self._changed.notify()
 
     def settled(self) -> list[UUID]:
         """Outbox rows announced since the last call; the next transaction of a writer deletes them."""
@@ -86,6 +92,7 @@ class Announcer:
                     return
                 batch = list(self._waiting)
                 self._waiting.clear()
+                self._tasks = self._bytes = 0
             self._tell(batch)
 
     def _tell(self, batch: list[News]) -> None:

@@ -9,6 +9,7 @@ the mark is cleared when the bell is taken, before the first claim, and ends by 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 import uuid
 
@@ -101,6 +102,50 @@ class RedisBells:
     def cancel(self, worker_id: object, public_id: PublicId) -> None:
         """Tell a worker to look at a cancellation now; it finds out at its next heartbeat anyway."""
         self.link.publish(self.keys.worker_channel(worker_id), public_id)
+
+
+class LateRinger:
+    """
+    Rings from a thread of its own: whoever commits does not wait for a slow Redis. Thread-safe.
+
+    Bells of one queue that wait are one bell. `close` rings what waits, for half a second at most.
+    """
+
+    def __init__(self, bells: RedisBells) -> None:
+        self._bells = bells
+        self._queues: set[str] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def ring(self, queue: str) -> None:
+        with self._changed:
+            self._queues.add(queue)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="bells", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def cancel(self, worker_id: object, public_id: PublicId) -> None:
+        self._bells.cancel(worker_id, public_id)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(0.5)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queues and not self._closing:
+                    self._changed.wait()
+                if not self._queues:
+                    return
+                queues, self._queues = self._queues, set()
+            for queue in queues:
+                self._bells.ring(queue)
 
 
 def bell_message(queue: str, message_id: str) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import sqlalchemy as sa
@@ -26,20 +26,15 @@ from core.ids import KeyId, PublicId, is_public_id
 from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks import accept, archive, queries, store
 from core.tasks.accept import Idempotency
-from core.tasks.acceptance import BULK, Acceptance, Accepted, idempotency_of
+from core.tasks.acceptance import BULK, Acceptance, Accepted, check_idempotency_key, idempotency_of
+from core.tasks.bells import LateRinger, RedisBells
 from core.tasks.model import NewTask, Stamp, Task, TaskState, load_json
 from core.tasks.queries import TaskPage
 from core.tasks.queues import KnownQueues
 from core.tasks.status import Status, StatusCopies, StatusReader
 from core.tasks.validation import DEFAULT_OPTIONS, TaskOptions, build, build_raw
 
-
-class Bells(Protocol):
-    """Tells workers that a queue has work (`core/tasks/bells.py`); failing is its own business."""
-
-    def ring(self, queue: str) -> None: ...
-
-    def cancel(self, worker_id: object, public_id: PublicId) -> None: ...
+_SESSION_TASKS = "headrace: tasks accepted in this transaction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class TaskClient:
         keys: VirtualKeys,
         queues: KnownQueues,
         copies: StatusCopies,
-        bells: Bells,
+        bells: RedisBells,
         check_model: Callable[[TaskInput], None],
     ) -> None:
         self._engine = engine
@@ -70,7 +65,7 @@ class TaskClient:
         self._keys = keys
         self._queues = queues
         self._copies = copies
-        self._bells = bells
+        self._bells = LateRinger(bells)
         self._check_model = check_model
         self._owners: set[str] = set()
         self.statuses = StatusReader(copies, self.read_row)
@@ -162,18 +157,32 @@ class TaskClient:
             self._owners.add(owner)
 
     def _accept_in(self, session: Session, task: NewTask, idempotency: Idempotency | None) -> Task:
-        connection = session.connection()
-        if idempotency is not None:
-            replayed = accept.remember(connection, idempotency, owner=task.owner_id, ids=[task.id])
-            if replayed is not None:
-                return queries.by_ids(connection, replayed.task_ids)[0]
-        accepted_at = accept.insert(connection, [task])
+        with database_errors("the task was not accepted; roll the session back"):
+            connection = session.connection()
+            if idempotency is not None:
+                replayed = accept.remember(connection, idempotency, owner=task.owner_id, ids=[task.id])
+                if replayed is not None:
+                    return queries.by_ids(connection, replayed.task_ids)[0]
+            accepted_at = accept.insert(connection, [task])
+        self._ring_after_commit(session, task)
+        return accept.as_accepted(task, accepted_at)
+
+    def _ring_after_commit(self, session: Session, task: NewTask) -> None:
+        waiting: list[NewTask] | None = session.info.get(_SESSION_TASKS)
+        if waiting is not None:
+            waiting.append(task)
+            return
+        accepted = session.info[_SESSION_TASKS] = [task]
 
         def ring(_: Session) -> None:
-            self._ring([task])
+            self._ring(accepted)
+            accepted.clear()
 
-        event.listen(session, "after_commit", ring, once=True)
-        return accept.as_accepted(task, accepted_at)
+        def forget(_: Session) -> None:
+            accepted.clear()
+
+        event.listen(session, "after_commit", ring)
+        event.listen(session, "after_rollback", forget)
 
     def _ring(self, tasks: Sequence[NewTask]) -> None:
         for queue in {task.queue for task in tasks if task.run_at is None}:
@@ -267,9 +276,12 @@ class TaskClient:
             raise TaskIsFinal(f"task {public_id} is {task.state}; a final state cannot be left")
         return CancelReceipt(task, took_effect=True)
 
-    def retry(self, public_id: str, *, owner: str | None = None) -> Task:
+    def retry(self, public_id: str, *, owner: str | None = None, idempotency_key: str | None = None) -> Task:
         """
         Run a failed, cancelled or timed-out task again, as a new task linked to it by `retry_of`.
+
+        Args:
+            idempotency_key: the same key again gives the first retry's task and makes no other.
 
         Raises:
             TaskNotFound: no such task, or not this owner's.
@@ -281,7 +293,7 @@ class TaskClient:
             found = queries.with_input(connection, PublicId(public_id), owner=owner)
         if found is None:
             raise _not_found(public_id)
-        old, input_json = found
+        old, input_json, deadline_s = found
         if not old.state.is_final:
             raise TaskNotRetryable(f"task {public_id} is {old.state}: it can be retried once it is final")
         if old.state is TaskState.COMPLETED:
@@ -290,14 +302,20 @@ class TaskClient:
             queue=old.queue,
             priority=old.priority,
             max_attempts=old.max_attempts,
+            deadline=timedelta(seconds=deadline_s),
             metadata=orjson.loads(old.metadata_json),
             retry_of=old.public_id,
         )
         task = build_raw(self._types.get(old.type), input_json, owner=old.owner_id, options=options)
-        return self.accept([task]).tasks[0]
+        idempotency = None
+        if idempotency_key is not None:
+            check_idempotency_key(idempotency_key)
+            idempotency = Idempotency.of(idempotency_key, f"retry:{public_id}".encode())
+        return self.accept([task], idempotency).tasks[0]
 
     def close(self) -> None:
         self._acceptance.close()
+        self._bells.close()
 
 
 def _not_found(public_id: str) -> TaskNotFound:

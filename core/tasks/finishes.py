@@ -140,7 +140,7 @@ class Finishes:
         for refused in batch:
             if refused.claimed.task.id not in finished.tasks:
                 logger.warning("finish refused: the task is not ours any more", extra=_who(refused))
-        self._announcer.announce(News(finished.tasks.values(), finished.event))
+        self._announcer.announce(News(list(finished.tasks.values()), finished.event))
 
     def _isolate(self, batch: Sequence[Finish], error: Exception) -> None:
         if len(batch) > 1:

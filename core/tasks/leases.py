@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -88,18 +89,29 @@ def bury(connection: sa.Connection, worker_id: WorkerId) -> bool:
     return row is not None
 
 
-def bury_silent(connection: sa.Connection) -> list[WorkerId]:
+def now(connection: sa.Connection) -> datetime:
+    """The database's clock."""
+    at: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    return at
+
+
+def bury_silent(connection: sa.Connection, as_of: datetime) -> list[WorkerId]:
     """
     Declare dead who was silent for its lease.
 
     Not within a lease of the server's start: while the database was away nobody could say that it lives.
+
+    Args:
+        as_of: until when silence counts, from `now` before the caller made sure that nothing stood still: what a
+            server that freezes after that adds to it is not silence.
     """
     rows = connection.exec_driver_sql(
         """UPDATE workers SET died_at = clock_timestamp() WHERE id IN (
             SELECT id FROM workers
-            WHERE died_at IS NULL AND heartbeat_at < clock_timestamp() - make_interval(secs => lease_s)
+            WHERE died_at IS NULL AND heartbeat_at < %(as_of)s - make_interval(secs => lease_s)
                 AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => lease_s)
             ORDER BY id FOR UPDATE SKIP LOCKED)
-        RETURNING id"""
+        RETURNING id""",
+        {"as_of": as_of},
     )
     return [WorkerId(row[0]) for row in rows]

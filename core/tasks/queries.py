@@ -33,13 +33,13 @@ def by_public_id(connection: sa.Connection, public_id: PublicId) -> Task | None:
     return None if row is None else task_from(row)
 
 
-def with_input(connection: sa.Connection, public_id: PublicId, *, owner: str | None) -> tuple[Task, str] | None:
-    """The task and its input's JSON text, for a manual retry."""
-    query = sa.select(*_COLUMNS, tasks.c.input).where(tasks.c.public_id == public_id)
+def with_input(connection: sa.Connection, public_id: PublicId, *, owner: str | None) -> tuple[Task, str, float] | None:
+    """The task, its input's JSON text and its deadline in seconds, for a manual retry."""
+    query = sa.select(*_COLUMNS, tasks.c.input, tasks.c.deadline_s).where(tasks.c.public_id == public_id)
     if owner is not None:
         query = query.where(tasks.c.owner_id == owner)
     row = connection.execute(query).first()
-    return None if row is None else (task_from(row), row[len(_COLUMNS)])
+    return None if row is None else (task_from(row), row[len(_COLUMNS)], row[len(_COLUMNS) + 1])
 
 
 def by_ids(connection: sa.Connection, ids: Sequence[TaskId]) -> list[Task]:

@@ -1,15 +1,13 @@
 """
 The queues there are: rows, added by migrations, by `headrace queues` and by workers that serve them.
 
-Known names are remembered in memory; an unknown one is looked up at most once a second, so a queue that a new worker
-brought is found at once and a flood of wrong names costs one query a second.
+Known names are remembered in memory; an unknown one is looked up, so what a new worker brought is found at once.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +88,6 @@ class KnownQueues:
     def __init__(self, read: Callable[[], list[Queue]]) -> None:
         self._read = read
         self._names: frozenset[str] = frozenset()
-        self._read_at = float("-inf")
         self._lock = threading.Lock()
 
     def check(self, name: str) -> None:
@@ -102,9 +99,8 @@ class KnownQueues:
         if name in self._names:
             return
         with self._lock:
-            if name not in self._names and time.monotonic() - self._read_at >= 1.0:
+            if name not in self._names:
                 self._names = frozenset(queue.name for queue in self._read())
-                self._read_at = time.monotonic()
             names = self._names
         if name not in names:
             known = ", ".join(sorted(names)[:20])

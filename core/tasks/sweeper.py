@@ -1,8 +1,8 @@
 """
 What nobody else will do: wake due tasks, end overdue ones, return the tasks of dead workers, announce the unannounced.
 
-Runs each second in every worker supervisor and scheduler; an advisory lock lets one of them work. Every step is a small
-statement that skips locked rows, and doing one twice changes nothing.
+Runs each second in every worker supervisor and scheduler; an advisory lock spares the others the work. Every step is a
+small statement that skips locked rows, and doing one twice changes nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ SWEEP_LOCK = 7_240_002  # any constant: the advisory lock of sweeping
 BATCH = 500  # rows in one statement: locks are held for milliseconds
 OUTBOX_PATIENCE_S = 2.0  # the writer announces its own batches at once; older ones lost their writer
 PRUNE_EVERY_S = 60.0
+LOCK_PATIENCE_S = 3.0  # a sweep takes milliseconds
+GAP_S = 3.0  # rounds are a second apart; a longer gap means that something stood still
 
 _WAKE = """
 UPDATE tasks SET ready = true WHERE id IN (
@@ -118,7 +120,7 @@ class SweepReport:
 class Sweeper:
     """
     Args:
-        lease: longest lease in use, seconds: after an outage that this process saw, nobody is buried for so long.
+        lease_s: longest lease in use: so long after an outage that it saw, it buries nobody.
     """
 
     def __init__(
@@ -136,6 +138,8 @@ class Sweeper:
         self._lease_s = lease_s
         self._clock = clock
         self._no_burial_before = float("-inf")
+        self._looked_at = clock()  # build it before the first wait for the database: a long one counts as an outage
+        self._refused_since: float | None = None
         self._pruned_at = float("-inf")
         self._lock = threading.Lock()
 
@@ -171,20 +175,29 @@ class Sweeper:
     def _sweep(self, connection: sa.Connection) -> SweepReport:
         report = SweepReport()
         locked = connection.exec_driver_sql("SELECT pg_try_advisory_lock(%(lock)s)", {"lock": SWEEP_LOCK}).scalar_one()
-        if not locked:
+        if not locked and not self._lost_patience():
             return report
         try:
             report.led = True
             self._run(connection, report)
         finally:
-            connection.exec_driver_sql("SELECT pg_advisory_unlock(%(lock)s)", {"lock": SWEEP_LOCK})
+            if locked:
+                self._refused_since = None
+                connection.exec_driver_sql("SELECT pg_advisory_unlock(%(lock)s)", {"lock": SWEEP_LOCK})
         return report
+
+    def _lost_patience(self) -> bool:
+        """The lock only spares work. Whoever holds it this long stands still in the middle of a sweep."""
+        if self._refused_since is None:
+            self._refused_since = self._clock()
+        return self._clock() - self._refused_since > LOCK_PATIENCE_S
 
     def _run(self, connection: sa.Connection, report: SweepReport) -> None:
         report.expired = self._change(connection, _EXPIRE)
         report.woken = len(connection.exec_driver_sql(_WAKE, {"limit": BATCH * 10}).all())
-        if self._clock() >= self._no_burial_before:
-            report.buried = leases.bury_silent(connection)
+        as_of = leases.now(connection)
+        if self._may_bury():
+            report.buried = leases.bury_silent(connection, as_of)
         report.returned = self._return_orphans(connection)
         report.announced = self._relay(connection)
         report.rung = [row[0] for row in connection.exec_driver_sql(_READY_QUEUES)]
@@ -195,6 +208,18 @@ class Sweeper:
             connection.exec_driver_sql(_PRUNE)
         for worker_id in report.buried:
             logger.warning("worker declared dead", extra={"worker_id": str(worker_id)})
+
+    def _may_bury(self) -> bool:
+        """
+        Whether silence proves death: not when this process heard nothing for a while either.
+
+        A server that hangs, without an error, looks like a long pause between two rounds.
+        """
+        now = self._clock()
+        if now - self._looked_at > max(GAP_S, self._lease_s / 4):
+            self._no_burial_before = now + self._lease_s
+        self._looked_at = now
+        return now >= self._no_burial_before
 
     def _return_orphans(self, connection: sa.Connection) -> list[Task]:
         returned = self._change(connection, _RETURN)

@@ -22,6 +22,7 @@ CREATE TABLE tasks (
     metadata text NOT NULL,
     retry_of varchar COLLATE "C",
     created_at timestamptz NOT NULL,
+    deadline_s double precision NOT NULL,
     deadline_at timestamptz NOT NULL,
     state varchar COLLATE "C" NOT NULL CONSTRAINT tasks_state_known CHECK (
         state IN ('pending', 'processing', 'completed', 'failed', 'cancelled', 'timed_out')),

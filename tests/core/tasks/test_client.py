@@ -12,6 +12,7 @@ from core.app import App
 from core.errors import (
     IdempotencyMismatch,
     InvalidRequest,
+    StoreUnavailable,
     TaskIsFinal,
     TaskNotFound,
     TaskNotRetryable,
@@ -25,6 +26,7 @@ from core.tasks.model import Outcome, TaskError, TaskState
 from core.tasks.store import Finish
 from core.tasks.validation import MAX_DEPTH, canonical
 from tests.core.tasks.conftest import new_task
+from tests.support.waiting import wait_until
 
 
 def test_a_task_is_in_the_database_when_enqueue_returns(app: App, connection: sa.Connection, owner: KeyId) -> None:
@@ -58,9 +60,9 @@ def test_unknown_queue_and_unknown_owner_are_told_and_store_nothing(
     assert connection.exec_driver_sql("SELECT count(*) FROM tasks").scalar_one() == 0
 
 
-def test_a_queue_that_a_worker_brings_is_known_within_a_second(
-    app: App, connection: sa.Connection, owner: KeyId
-) -> None:
+def test_a_queue_that_a_worker_brings_is_known_at_once(app: App, connection: sa.Connection, owner: KeyId) -> None:
+    with pytest.raises(UnknownQueue):
+        app.tasks.enqueue(DiagnosticNoop(), owner=owner, queue="media")
     queues.add(connection, ["media"])
 
     assert app.tasks.enqueue(DiagnosticNoop(), owner=owner, queue="media").queue == "media"
@@ -237,3 +239,50 @@ def test_what_is_nested_too_deep_is_refused_before_it_is_encoded() -> None:
         value = [value]
     with pytest.raises(InvalidRequest, match="nested deeper than 32"):
         canonical(value, field="input")
+
+
+def test_an_open_transaction_of_one_owner_keeps_nobody_else_waiting(app: App, owner: KeyId) -> None:
+    other = app.keys.create("other").key_id
+    app.tasks.enqueue(DiagnosticNoop(), owner=owner)
+    with Session(app.engine) as session:
+        app.tasks.enqueue(DiagnosticNoop(), owner=owner, session=session)
+        with ThreadPoolExecutor(8) as pool:
+            held = [pool.submit(app.tasks.accept, [new_task(owner)]) for _ in range(4)]
+            free = [pool.submit(app.tasks.accept, [new_task(KeyId(other))]) for _ in range(4)]
+            for accepted in free:
+                assert len(accepted.result(3).tasks) == 1
+            for refused in held:
+                with pytest.raises(StoreUnavailable, match="nothing was accepted"):
+                    refused.result(3)
+        session.commit()
+
+    assert len(app.tasks.list(owner=owner).tasks) == 2
+    assert len(app.tasks.list(owner=other).tasks) == 4
+
+
+def test_a_retry_keeps_the_deadline_and_its_key_makes_one_task(app: App, owner: KeyId) -> None:
+    old = app.tasks.enqueue(DiagnosticNoop(), owner=owner, deadline=timedelta(days=1))
+    app.tasks.cancel(old.public_id)
+
+    first = app.tasks.retry(old.public_id, idempotency_key="again")
+    second = app.tasks.retry(old.public_id, idempotency_key="again")
+
+    assert first.public_id == second.public_id
+    with app.engine.connect() as connection:
+        left = connection.execute(
+            sa.text("SELECT extract(epoch FROM deadline_at - run_at) FROM tasks WHERE public_id = :id"),
+            {"id": first.public_id},
+        ).scalar_one()
+    assert left == timedelta(days=1).total_seconds()
+
+
+def test_a_session_rings_for_what_it_committed_and_not_for_what_it_rolled_back(app: App, owner: KeyId) -> None:
+    with Session(app.engine) as session:
+        app.tasks.enqueue(DiagnosticNoop(), owner=owner, session=session)
+        session.rollback()
+        session.commit()
+        assert not app.bells.take("default")
+        app.tasks.enqueue(DiagnosticNoop(), owner=owner, session=session)
+        session.commit()
+
+    wait_until(lambda: app.bells.take("default"), 5)

@@ -17,7 +17,7 @@ from core.connections import autocommit
 from core.ids import KeyId, PublicId, WorkerId
 from core.schema import metadata
 from core.tasks import accept, leases, queries, queues, store
-from core.tasks.model import Claimed, Outcome, Task, TaskError, TaskState
+from core.tasks.model import LEGAL_MOVES, Claimed, Outcome, Task, TaskError, TaskState
 from core.tasks.store import Finish
 from core.tasks.sweeper import Sweeper
 from tests.core.tasks.conftest import TYPES, live_worker, new_task
@@ -324,3 +324,26 @@ def test_the_tables_are_those_that_the_code_describes(connection: sa.Connection)
     ]
 
     assert differences == []
+
+
+@pytest.mark.parametrize("before", list(TaskState))
+@pytest.mark.parametrize("after", list(TaskState))
+def test_the_database_makes_exactly_the_legal_moves(
+    connection: sa.Connection, accepted: Accepted, worker: WorkerId, before: TaskState, after: TaskState
+) -> None:
+    accepted()
+    if before is not TaskState.PENDING:
+        (claimed,) = claim_all(connection, worker)
+        if before.is_final:
+            store.finish(connection, [Finish(claimed, Outcome(state=before))])
+    move = """UPDATE tasks SET state = %(after)s, version = version + 1,
+        finished_at = CASE WHEN %(final)s THEN now() END"""
+
+    try:
+        connection.exec_driver_sql(move, {"after": str(after), "final": after.is_final})
+        made = True
+    except sa.exc.IntegrityError:
+        made = False
+
+    stays = before is after and not before.is_final  # a change within a state, e.g. progress
+    assert made == (after in LEGAL_MOVES[before] or stays)

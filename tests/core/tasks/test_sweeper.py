@@ -115,9 +115,10 @@ def test_nobody_is_buried_for_a_lease_after_an_outage_that_the_sweeper_saw(app: 
         sweeper.sweep()
     sweeper._engine = real
 
-    now[0] += 29
-    assert sweeper.sweep().buried == []
-    now[0] += 2
+    for _ in range(29):
+        now[0] += 1
+        assert sweeper.sweep().buried == []
+    now[0] += 1
     assert sweeper.sweep().buried == [dying]
 
 
@@ -215,6 +216,19 @@ def test_only_one_process_sweeps_at_a_time(connection: sa.Connection, sweeper: S
     assert sweeper.sweep().led
 
 
+def test_a_sweeper_that_stands_still_does_not_keep_the_others_from_sweeping(
+    app: App, connection: sa.Connection
+) -> None:
+    now = [1000.0]
+    sweeper = Sweeper(app.engine, app.copies, app.bells, lease_s=30, clock=lambda: now[0])
+    connection.exec_driver_sql("SELECT pg_advisory_lock(%(lock)s)", {"lock": SWEEP_LOCK})
+
+    assert not sweeper.sweep().led
+    now[0] += 4
+
+    assert sweeper.sweep().led
+
+
 def test_bells_lost_by_a_flush_are_rung_again(app: App, accepted: Accepted, sweeper: Sweeper) -> None:
     accepted()
     sweeper.sweep()
@@ -231,3 +245,22 @@ def test_one_bell_is_outstanding_however_often_it_is_rung(app: App) -> None:
         app.bells.ring("default")
 
     assert [app.bells.take("default") for _ in range(3)] == [True, False, False]
+
+
+def test_nobody_is_buried_for_a_lease_after_a_pause_in_which_nothing_was_heard(
+    app: App, connection: sa.Connection
+) -> None:
+    now = [1000.0]
+    sweeper = Sweeper(app.engine, app.copies, app.bells, lease_s=30, clock=lambda: now[0])
+    dying = live_worker(connection, lease=timedelta(seconds=2))
+    wait_for_server_age(connection, 2.0)
+    sweeper.sweep()
+    silence(connection, dying, 60)
+
+    now[0] += 40  # the server hung, and nothing raised
+    assert sweeper.sweep().buried == []
+    for _ in range(29):
+        now[0] += 1
+        assert sweeper.sweep().buried == []
+    now[0] += 1
+    assert sweeper.sweep().buried == [dying]
