@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 EVERY_S = 1.0
 STALLED_S = 60.0  # several times the longest statement: a tick that takes longer will not end
 CHECK_ROWS_EVERY_S = 30.0
+LEAVE_S = 3.0  # of the grace, for the database: what ended is written, what did not is given back
 
 
 class Scheduler:
@@ -88,10 +89,11 @@ class Scheduler:
 
     def stop(self, grace_s: float) -> None:
         """Fire nothing more, let runs end, give back those that do not."""
+        deadline = time.monotonic() + grace_s - LEAVE_S
         self._stopping = True
-        # A tick in the database is bounded by its statements; without it runs could still begin.
-        with self._ticking:
-            ended = self._runs.stop(grace_s)
+        # A tick that goes on may still begin runs; one that hangs in the database will not.
+        self._ticking.acquire(timeout=LEAVE_S)
+        ended = self._runs.stop(max(0.5, deadline - time.monotonic()))
         try:
             self._runs.write_again()
             with database_errors("the runs were not given back"), self._direct.connect() as connection:

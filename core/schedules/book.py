@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from core.access.virtual_keys import VirtualKeys
 from core.connections import autocommit, database_errors
@@ -129,9 +130,10 @@ class ScheduleBook:
             "skips": 0,
             "recent": "[]",
             "created_at": now,
-            **_given(spec, timing, now),
+            **_given(spec, now),
+            **upcoming(timing, now),
         }
-        statement = sa.dialects.postgresql.insert(schedules).values(values).on_conflict_do_nothing()
+        statement = insert(schedules).values(values).on_conflict_do_nothing()
         with database_errors("no schedule was made"), self._direct.connect() as connection:
             row = connection.execute(statement.returning(*SCHEDULE_COLUMNS)).mappings().first()
         if row is None:
@@ -250,7 +252,7 @@ class ScheduleBook:
             if enabled and kind is ScheduleKind.JOB and row["disabled_reason"] is not None:
                 raise ScheduleChanged(f"job {name!r} cannot be resumed: {row['disabled_reason']}")
             now = connection.execute(sa.select(sa.func.now())).scalar_one()
-            values = {"enabled": enabled, "disabled_reason": None, **_upcoming(timing_of(row), now)}
+            values = {"enabled": enabled, "disabled_reason": None, **upcoming(timing_of(row), now, row["last_due"])}
             return _complete(connection, [_store(connection, row, values)])[0]
 
     def _write(self, connection: sa.Connection, row: Row, spec: ScheduleSpec) -> Row:
@@ -259,7 +261,8 @@ class ScheduleBook:
         timing = spec.timing(old.anchor_at)
         if spec.every_s != old.every_s:
             timing = replace(timing, anchor_at=_whole_second(now))
-        values = _given(spec, timing, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
+        values = _given(spec, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
+        values |= upcoming(timing, now, row["last_due"])
         if timing == old and spec.enabled == row["enabled"]:
             values |= {"next_due": row["next_due"], "fire_at": row["fire_at"]}
         return _store(connection, row, values)
@@ -290,7 +293,7 @@ def _store(connection: sa.Connection, row: Row, values: Mapping[str, Any]) -> Ro
     return connection.execute(statement.returning(*SCHEDULE_COLUMNS)).mappings().one()
 
 
-def _given(spec: ScheduleSpec, timing: Timing, now: datetime) -> dict[str, Any]:
+def _given(spec: ScheduleSpec, now: datetime) -> dict[str, Any]:
     return {
         "cron": spec.cron,
         "every_s": spec.every_s,
@@ -302,12 +305,12 @@ def _given(spec: ScheduleSpec, timing: Timing, now: datetime) -> dict[str, Any]:
         "owner_id": spec.owner,
         "task": orjson.dumps(dict(spec.task)).decode(),
         "changed_at": now,
-        **_upcoming(timing, now),
     }
 
 
-def _upcoming(timing: Timing, now: datetime) -> dict[str, Any]:
-    next_due = due.following(timing, now)
+def upcoming(timing: Timing, now: datetime, last_due: datetime | None = None) -> dict[str, Any]:
+    """The columns of the first due time after now, and never one that is done with: clocks may be set back."""
+    next_due = due.following(timing, now if last_due is None else max(now, last_due))
     return {"next_due": next_due, "fire_at": None if next_due is None else due.fire_time(timing, next_due)}
 
 

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from cronsim import CronSimError
+from sqlalchemy.exc import DBAPIError
 
 from core.connections import OUTAGES, autocommit, database_errors
 from core.errors import HeadraceError
@@ -35,7 +36,7 @@ MOST_BATCHES = 50  # of one look; the next look goes on
 
 # What one row's text may do (a zone that is gone, a task that cannot be stored) must not stop the others.
 _ROW_FAULTS = (
-    sa.exc.DBAPIError,
+    DBAPIError,
     HeadraceError,
     CronSimError,
     LookupError,
