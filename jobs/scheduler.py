@@ -18,7 +18,7 @@ from core.ids import WorkerId
 from core.schedules import runs
 from core.schedules.firing import Firing, Look
 from jobs import rows
-from jobs.presence import Presence
+from jobs.presence import LEASE_S, Presence
 from jobs.runs import Runs
 from jobs.spec import JobSpec
 
@@ -46,6 +46,7 @@ class Scheduler:
         self._rows_checked_at = time.monotonic()
         self._away = False
         self._unsure = False
+        self._no_take_over_before = float("-inf")
 
     def start(self) -> None:
         """
@@ -69,6 +70,8 @@ class Scheduler:
             if not self._away:
                 logger.warning("the database is away: %s", error)
             self._away = True
+            # Others could not send heartbeats either: their silence proves nothing.
+            self._no_take_over_before = time.monotonic() + LEASE_S
             return None
         else:
             if self._away:
@@ -111,7 +114,7 @@ class Scheduler:
         if self._unsure:
             self._give_back_unknown()
         look = self._firing.look()
-        if look.has_orphans:
+        if look.has_orphans and time.monotonic() >= self._no_take_over_before:
             self._take_over()
         if look.is_due:
             self._firing.fire()
