@@ -46,12 +46,17 @@ class _Active:
 
 
 class Runs:
-    """Thread-safe."""
+    """
+    Thread-safe.
 
-    def __init__(self, app: App, jobs: Mapping[str, JobSpec]) -> None:
+    Args:
+        engine: for what is written of the runs; the jobs use the application's.
+    """
+
+    def __init__(self, app: App, jobs: Mapping[str, JobSpec], engine: sa.Engine) -> None:
         self._app = app
         self._jobs = jobs
-        self._engine: sa.Engine = autocommit(app.engine)
+        self._engine: sa.Engine = autocommit(engine)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._active: dict[tuple[UUID, int], _Active] = {}
