@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from core.ids import new_task_id
-from core.schedules.book import upcoming
 from core.schedules.model import RunOutcome, ScheduleKind
+from core.schedules.table import upcoming
 from core.schema import schedule_runs, schedules
 from jobs.lookup import timing_of
 from jobs.spec import JobSpec
