@@ -155,7 +155,7 @@ def build_app(settings: Settings) -> App:
         providers=providers,
         capabilities=capabilities,
         capability_copies=capability_copies,
-        capability_overrides=Overrides(engine, capability_copies.publish),
+        capability_overrides=Overrides(engine, providers.get, capability_copies.publish),
         discoveries=discoveries,
     )
 

@@ -9,6 +9,7 @@ too many jobs hang; whatever runs the Procfile starts it again.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -74,7 +75,9 @@ def _run(app: App, jobs: Mapping[str, JobSpec], stops: _Stops) -> int:
     while not stops.came_within(LOOK_S):
         if clock.has_stopped():
             logger.critical("the clock stopped")
-            return CLOCK_STOPPED
+            logging.shutdown()
+            # Leaving in order would wait for the thread that hangs.
+            os._exit(CLOCK_STOPPED)
         if scheduler.is_worn_out():
             logger.critical("too many jobs hang; this process makes room for another")
             status = CLOCK_STOPPED

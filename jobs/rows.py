@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from core.ids import new_task_id
-from core.schedules.due import fire_time, following
 from core.schedules.model import RunOutcome, ScheduleKind
+from core.schedules.table import upcoming
 from core.schema import schedule_runs, schedules
 from jobs.lookup import timing_of
 from jobs.spec import JobSpec
@@ -72,7 +72,7 @@ def _write_one(connection: sa.Connection, spec: JobSpec, now: datetime) -> None:
             "created_at": now,
             "changed_at": now,
             **given,
-            **_upcoming(spec, now),
+            **upcoming(timing_of(spec), now),
         }
         connection.execute(insert(schedules).values(new).on_conflict_do_nothing())
         return
@@ -81,7 +81,7 @@ def _write_one(connection: sa.Connection, spec: JobSpec, now: datetime) -> None:
     if returned:
         values |= {"enabled": True, "disabled_reason": None}
     if returned or not values.keys().isdisjoint(_TIMING):
-        values |= _upcoming(spec, now)
+        values |= upcoming(timing_of(spec), now, row["last_due"])
     if values:
         values |= {"changed_at": now}
         connection.execute(sa.update(schedules).where(schedules.c.id == row["id"]).values(values))
@@ -98,12 +98,6 @@ def _given(spec: JobSpec) -> dict[str, Any]:
         "missed": spec.missed.value,
         "overlap": spec.overlap.value,
     }
-
-
-def _upcoming(spec: JobSpec, now: datetime) -> dict[str, Any]:
-    timing = timing_of(spec)
-    next_due = following(timing, now)
-    return {"next_due": next_due, "fire_at": None if next_due is None else fire_time(timing, next_due)}
 
 
 def _disable_gone(connection: sa.Connection, jobs: Collection[str]) -> None:

@@ -46,16 +46,22 @@ class _Active:
 
 
 class Runs:
-    """Thread-safe."""
+    """
+    Thread-safe.
 
-    def __init__(self, app: App, jobs: Mapping[str, JobSpec]) -> None:
+    Args:
+        engine: for what is written of the runs; the jobs use the application's.
+    """
+
+    def __init__(self, app: App, jobs: Mapping[str, JobSpec], engine: sa.Engine) -> None:
         self._app = app
         self._jobs = jobs
-        self._engine: sa.Engine = autocommit(app.engine)
+        self._engine: sa.Engine = autocommit(engine)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._active: dict[tuple[UUID, int], _Active] = {}
         self._abandoned = 0
+        self._writing: set[UUID] = set()
         self._unwritten: deque[tuple[Held, Ending]] = deque()
 
     @property
@@ -70,8 +76,9 @@ class Runs:
             return self._abandoned >= MOST_ABANDONED
 
     def held_ids(self) -> list[UUID]:
+        """Every run that this process will still write the end of."""
         with self._lock:
-            return [key[0] for key in self._active] + [held.id for held, _ in self._unwritten]
+            return [key[0] for key in self._active] + [held.id for held, _ in self._unwritten] + list(self._writing)
 
     def start(self, held: Held) -> None:
         spec = self._jobs[held.job]
@@ -113,7 +120,8 @@ class Runs:
         with self._lock:
             lost = [active for active in self._active.values() if active.held.holder == holder]
         for active in lost:
-            self._let_go(active, abandoned=True)
+            if self._let_go(active, abandoned=True):
+                self._written(active.held)
             active.ctx.stop.set()
 
     def stop(self, timeout_s: float) -> bool:
@@ -122,26 +130,28 @@ class Runs:
         with self._changed:
             for active in self._active.values():
                 active.ctx.stop.set()
-            while self._active and (left := deadline - time.monotonic()) > 0:
+            while (self._active or self._writing) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
-            return not self._active
+            return not self._active and not self._writing
 
     def _run(self, spec: JobSpec, active: _Active) -> None:
         held = active.held
         with bind(job=held.job, attempt=held.attempt), kept_lines(active.lines):
             outcome, reason = self._call(spec, active.ctx)
         if outcome is None:
-            self._let_go(active, abandoned=False)  # stopped before its end: given back, as if it had not begun
+            # Stopped before its end: given back when this process has stopped, as if it had not begun.
+            self._let_go(active, abandoned=False)
+            self._written(held)
         elif self._let_go(active, abandoned=False):
             self._write(held, self._ending(active, outcome, reason))
 
     def _call(self, spec: JobSpec, ctx: JobContext) -> tuple[RunOutcome | None, str | None]:
         try:
             said = spec.run(ctx)
-        except JobStopped:
-            return None, None
         # Broad: whatever a job raises, SystemExit included, is its own run's failure.
         except (Exception, SystemExit) as error:
+            if isinstance(error, JobStopped) and ctx.stop.is_set():
+                return None, None
             logger.exception("job failed")
             return RunOutcome.FAILED, f"{type(error).__name__}: {error}"
         return RunOutcome.SUCCEEDED, said
@@ -158,6 +168,8 @@ class Runs:
         """Whether the run was still ours to end; a thread that ends after it was abandoned is none any more."""
         with self._changed:
             ours = self._active.pop((active.held.id, active.held.attempt), None) is not None
+            if ours:
+                self._writing.add(active.held.id)
             if ours and abandoned:
                 self._abandoned += 1
             elif not ours and not abandoned:
@@ -170,12 +182,21 @@ class Runs:
             self._finish(held, ending)
         except StoreUnavailable:
             self._unwritten.append((held, ending))
+        finally:
+            self._written(held)
+
+    def _written(self, held: Held) -> None:
+        """Nothing more of it is on its way, except what waits in `_unwritten`."""
+        with self._changed:
+            self._writing.discard(held.id)
+            self._changed.notify_all()
 
     def _finish(self, held: Held, ending: Ending) -> None:
         with database_errors("the end of a run was not written"), self._engine.connect() as connection:
             ours = runs.finish(connection, held, ending)
-        logger.log(
-            logging.INFO if ours else logging.WARNING,
-            "run ended" if ours else "run was another's by the time it ended",
-            extra={"job": held.job, "outcome": ending.outcome.value, "took_s": round(ending.took.total_seconds(), 3)},
-        )
+        extra = {"job": held.job, "outcome": ending.outcome.value, "took_s": round(ending.took.total_seconds(), 3)}
+        if not ours:
+            logger.warning("run was another's by the time it ended", extra=extra)
+            return
+        routine = held.is_frequent and ending.outcome is RunOutcome.SUCCEEDED
+        logger.log(logging.DEBUG if routine else logging.INFO, "run ended", extra=extra)

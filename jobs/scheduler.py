@@ -11,14 +11,16 @@ import threading
 import time
 from collections.abc import Mapping
 
+import sqlalchemy as sa
+
 from core.app import App
-from core.connections import autocommit, database_errors
-from core.errors import StoreUnavailable
+from core.connections import autocommit, connect_database, database_errors
+from core.errors import Misconfigured, StoreUnavailable
 from core.ids import WorkerId
 from core.schedules import runs
 from core.schedules.firing import Firing, Look
 from jobs import rows
-from jobs.presence import Presence
+from jobs.presence import LEASE_S, Presence
 from jobs.runs import Runs
 from jobs.spec import JobSpec
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 EVERY_S = 1.0
 STALLED_S = 60.0  # several times the longest statement: a tick that takes longer will not end
 CHECK_ROWS_EVERY_S = 30.0
+CONNECTIONS = 4  # the tick, the heartbeat, and runs that end at the same time
+LEAVE_S = 3.0  # of the grace, for the database: what ended is written, what did not is given back
 
 
 class Scheduler:
@@ -34,17 +38,18 @@ class Scheduler:
 
     def __init__(self, app: App, jobs: Mapping[str, JobSpec]) -> None:
         self._jobs = jobs
-        self._engine = app.engine
-        self._direct = autocommit(app.engine)
-        self._firing = Firing(app.engine, types=app.types, jobs=list(jobs), ring=app.bells.ring)
-        self._runs = Runs(app, jobs)
-        self._presence = Presence(app.engine, on_lost=self._runs.drop)
+        self._engine = _own_engine(app)
+        self._direct = autocommit(self._engine)
+        self._firing = Firing(self._engine, types=app.types, jobs=list(jobs), ring=app.bells.ring)
+        self._runs = Runs(app, jobs, self._engine)
+        self._presence = Presence(self._engine, on_lost=self._runs.drop)
         self._ticking = threading.Lock()
         self._stopping = False
         self._ended_at = time.monotonic()
         self._rows_checked_at = time.monotonic()
         self._away = False
         self._unsure = False
+        self._no_take_over_before = float("-inf")
 
     def start(self) -> None:
         """
@@ -68,6 +73,8 @@ class Scheduler:
             if not self._away:
                 logger.warning("the database is away: %s", error)
             self._away = True
+            # Others could not send heartbeats either: their silence proves nothing.
+            self._no_take_over_before = time.monotonic() + LEASE_S
             return None
         else:
             if self._away:
@@ -88,10 +95,11 @@ class Scheduler:
 
     def stop(self, grace_s: float) -> None:
         """Fire nothing more, let runs end, give back those that do not."""
+        deadline = time.monotonic() + grace_s - LEAVE_S
         self._stopping = True
-        # A tick in the database is bounded by its statements; without it runs could still begin.
-        with self._ticking:
-            ended = self._runs.stop(grace_s)
+        # A tick that goes on may still begin runs; one that hangs in the database will not.
+        self._ticking.acquire(timeout=LEAVE_S)
+        ended = self._runs.stop(max(0.5, deadline - time.monotonic()))
         try:
             self._runs.write_again()
             with database_errors("the runs were not given back"), self._direct.connect() as connection:
@@ -101,6 +109,7 @@ class Scheduler:
         except StoreUnavailable as error:
             logger.warning("%s; others take over when the lease ends", error)
         self._presence.close()
+        self._engine.dispose()
 
     def _tick(self) -> Look:
         self._runs.end_overdue()
@@ -109,7 +118,7 @@ class Scheduler:
         if self._unsure:
             self._give_back_unknown()
         look = self._firing.look()
-        if look.has_orphans:
+        if look.has_orphans and time.monotonic() >= self._no_take_over_before:
             self._take_over()
         if look.is_due:
             self._firing.fire()
@@ -150,6 +159,14 @@ class Scheduler:
         self._rows_checked_at = time.monotonic()
         with database_errors("the jobs were not looked at"), self._engine.begin() as connection:
             rows.enable_returned(connection, self._jobs)
+
+
+def _own_engine(app: App) -> sa.Engine:
+    """Connections that no job can use up: a heartbeat that waits for one would cost this process its life."""
+    url = app.settings.database_url
+    if url is None:
+        raise Misconfigured("HEADRACE_DATABASE_URL: not set")
+    return connect_database(url.get_secret_value(), pool_size=CONNECTIONS)
 
 
 def _until(look: Look) -> float | None:

@@ -56,11 +56,18 @@ class Overrides:
     Callers turn an outage of the database into StoreUnavailable (`database_errors`).
 
     Args:
+        get_provider: raises ProviderNotFound.
         announce: called after each commit. It may fail to reach anybody.
     """
 
-    def __init__(self, engine: sa.Engine, announce: Callable[[CapabilityOverridden], None]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        get_provider: Callable[[str], object],
+        announce: Callable[[CapabilityOverridden], None],
+    ) -> None:
         self._direct = autocommit(engine)
+        self._get_provider = get_provider
         self._announce = announce
 
     def list(self) -> list[Override]:
@@ -73,8 +80,11 @@ class Overrides:
 
         Raises:
             InvalidRequest: names the field.
+            ProviderNotFound: no such provider.
         """
         check_model(model)
+        if provider != EVERY_PROVIDER:
+            self._get_provider(provider)
         if len(note) > LONGEST_NOTE or not (note.isprintable() or not note):
             raise InvalidRequest(f"note: printable text, at most {LONGEST_NOTE} characters", field="note")
         values = {"answer": answer.value, "note": note, "created_at": sa.func.now()}

@@ -8,22 +8,24 @@ the database's clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from core.access.virtual_keys import VirtualKeys
 from core.connections import autocommit, database_errors
-from core.errors import InvalidRequest, ScheduleChanged, ScheduleExists, ScheduleNotFound
+from core.errors import InvalidRequest, ScheduleChanged, ScheduleExists
 from core.ids import KeyId, new_task_id
 from core.schedules import due, task_template
-from core.schedules.history import add_waiting, last_runs, page_of_runs
+from core.schedules.history import add_waiting, page_of_runs
 from core.schedules.model import Missed, Overlap, Run, RunPage, Schedule, ScheduleKind, SchedulePage, Timing
 from core.schedules.rows import SCHEDULE_COLUMNS, Row, schedule_of, timing_of
+from core.schedules.table import complete, find, store, upcoming
 from core.schema import schedule_runs, schedules
 from core.task_types.spec import TaskTypes
 from core.tasks.queues import KnownQueues
@@ -129,9 +131,10 @@ class ScheduleBook:
             "skips": 0,
             "recent": "[]",
             "created_at": now,
-            **_given(spec, timing, now),
+            **_given(spec, now),
+            **upcoming(timing, now),
         }
-        statement = sa.dialects.postgresql.insert(schedules).values(values).on_conflict_do_nothing()
+        statement = insert(schedules).values(values).on_conflict_do_nothing()
         with database_errors("no schedule was made"), self._direct.connect() as connection:
             row = connection.execute(statement.returning(*SCHEDULE_COLUMNS)).mappings().first()
         if row is None:
@@ -144,7 +147,7 @@ class ScheduleBook:
             ScheduleNotFound: none of this kind has the name.
         """
         with database_errors("the schedule was not read"), self._direct.connect() as connection:
-            return _complete(connection, [_find(connection, name, kind)])[0]
+            return complete(connection, [find(connection, name, kind)])[0]
 
     def list(
         self, kind: ScheduleKind = ScheduleKind.TASK, *, limit: int = 50, cursor: str | None = None
@@ -162,7 +165,7 @@ class ScheduleBook:
             query = query.where(schedules.c.name > cursor)
         with database_errors("the schedules were not read"), self._direct.connect() as connection:
             rows = connection.execute(query.limit(limit + 1)).mappings().all()
-            found = _complete(connection, rows[:limit])
+            found = complete(connection, rows[:limit])
         return SchedulePage(schedules=found, next_cursor=found[-1].name if len(rows) > limit else None)
 
     def update(self, name: str, changes: Mapping[str, Any], *, version: int | None = None) -> Schedule:
@@ -178,14 +181,14 @@ class ScheduleBook:
             ScheduleNotFound, ScheduleChanged.
         """
         with database_errors("the schedule was not changed"), self._engine.connect() as connection:
-            old = _spec_of(_find(connection, name, ScheduleKind.TASK))
+            old = _spec_of(find(connection, name, ScheduleKind.TASK))
         spec = _changed(old, changes)
         self.check(spec)
         with database_errors("the schedule was not changed"), self._engine.begin() as connection:
-            row = _find(connection, name, ScheduleKind.TASK, lock=True)
+            row = find(connection, name, ScheduleKind.TASK, lock=True)
             if _spec_of(row) != old or (version is not None and row["version"] != version):
                 raise ScheduleChanged(f"schedule {name!r} was changed meanwhile; read it again")
-            return _complete(connection, [self._write(connection, row, spec)])[0]
+            return complete(connection, [self._write(connection, row, spec)])[0]
 
     def delete(self, name: str) -> None:
         """
@@ -195,7 +198,7 @@ class ScheduleBook:
             ScheduleNotFound.
         """
         with database_errors("the schedule was not deleted"), self._engine.begin() as connection:
-            row = _find(connection, name, ScheduleKind.TASK, lock=True)
+            row = find(connection, name, ScheduleKind.TASK, lock=True)
             connection.execute(sa.delete(schedule_runs).where(schedule_runs.c.schedule_id == row["id"]))
             connection.execute(sa.delete(schedules).where(schedules.c.id == row["id"]))
 
@@ -222,7 +225,7 @@ class ScheduleBook:
             ScheduleChanged: a job whose file is gone.
         """
         with database_errors("no run was asked for"), self._engine.begin() as connection:
-            row = _find(connection, name, kind, lock=True)
+            row = find(connection, name, kind, lock=True)
             if kind is ScheduleKind.JOB and row["disabled_reason"] is not None:
                 raise ScheduleChanged(f"job {name!r} cannot run: {row['disabled_reason']}")
             return add_waiting(connection, row["id"], reason="asked for by a person")
@@ -240,18 +243,18 @@ class ScheduleBook:
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE}", field="limit")
         with database_errors("the history was not read"), self._direct.connect() as connection:
-            return page_of_runs(connection, _find(connection, name, kind), limit=limit, cursor=cursor)
+            return page_of_runs(connection, find(connection, name, kind), limit=limit, cursor=cursor)
 
     def _switch(self, name: str, kind: ScheduleKind, *, enabled: bool) -> Schedule:
         with database_errors("the schedule was not changed"), self._engine.begin() as connection:
-            row = _find(connection, name, kind, lock=True)
+            row = find(connection, name, kind, lock=True)
             if row["enabled"] == enabled:
-                return _complete(connection, [row])[0]
+                return complete(connection, [row])[0]
             if enabled and kind is ScheduleKind.JOB and row["disabled_reason"] is not None:
                 raise ScheduleChanged(f"job {name!r} cannot be resumed: {row['disabled_reason']}")
             now = connection.execute(sa.select(sa.func.now())).scalar_one()
-            values = {"enabled": enabled, "disabled_reason": None, **_upcoming(timing_of(row), now)}
-            return _complete(connection, [_store(connection, row, values)])[0]
+            values = {"enabled": enabled, "disabled_reason": None, **upcoming(timing_of(row), now, row["last_due"])}
+            return complete(connection, [store(connection, row, values)])[0]
 
     def _write(self, connection: sa.Connection, row: Row, spec: ScheduleSpec) -> Row:
         now = connection.execute(sa.select(sa.func.now())).scalar_one()
@@ -259,10 +262,11 @@ class ScheduleBook:
         timing = spec.timing(old.anchor_at)
         if spec.every_s != old.every_s:
             timing = replace(timing, anchor_at=_whole_second(now))
-        values = _given(spec, timing, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
+        values = _given(spec, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
+        values |= upcoming(timing, now, row["last_due"])
         if timing == old and spec.enabled == row["enabled"]:
             values |= {"next_due": row["next_due"], "fire_at": row["fire_at"]}
-        return _store(connection, row, values)
+        return store(connection, row, values)
 
     def _now(self) -> datetime:
         with database_errors("the time is not known"), self._direct.connect() as connection:
@@ -270,27 +274,7 @@ class ScheduleBook:
             return now
 
 
-def _find(connection: sa.Connection, name: str, kind: ScheduleKind, *, lock: bool = False) -> Row:
-    query = sa.select(*SCHEDULE_COLUMNS).where(schedules.c.kind == kind.value, schedules.c.name == name)
-    # PostgreSQL refuses a NUL in any text, and no name has one.
-    row = None if "\x00" in name else connection.execute(query.with_for_update() if lock else query).mappings().first()
-    if row is None:
-        raise ScheduleNotFound(f"no {'job' if kind is ScheduleKind.JOB else 'schedule'} {name[:60]!r}")
-    return row
-
-
-def _complete(connection: sa.Connection, rows: Sequence[Row]) -> list[Schedule]:
-    last = last_runs(connection, [row["id"] for row in rows])
-    return [schedule_of(row, last.get(row["id"])) for row in rows]
-
-
-def _store(connection: sa.Connection, row: Row, values: Mapping[str, Any]) -> Row:
-    changed = {**values, "version": row["version"] + 1, "changed_at": sa.func.now()}
-    statement = sa.update(schedules).where(schedules.c.id == row["id"]).values(changed)
-    return connection.execute(statement.returning(*SCHEDULE_COLUMNS)).mappings().one()
-
-
-def _given(spec: ScheduleSpec, timing: Timing, now: datetime) -> dict[str, Any]:
+def _given(spec: ScheduleSpec, now: datetime) -> dict[str, Any]:
     return {
         "cron": spec.cron,
         "every_s": spec.every_s,
@@ -302,13 +286,7 @@ def _given(spec: ScheduleSpec, timing: Timing, now: datetime) -> dict[str, Any]:
         "owner_id": spec.owner,
         "task": orjson.dumps(dict(spec.task)).decode(),
         "changed_at": now,
-        **_upcoming(timing, now),
     }
-
-
-def _upcoming(timing: Timing, now: datetime) -> dict[str, Any]:
-    next_due = due.following(timing, now)
-    return {"next_due": next_due, "fire_at": None if next_due is None else due.fire_time(timing, next_due)}
 
 
 def _spec_of(row: Row) -> ScheduleSpec:

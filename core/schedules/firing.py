@@ -19,6 +19,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from cronsim import CronSimError
+from sqlalchemy.exc import DBAPIError
 
 from core.connections import OUTAGES, autocommit, database_errors
 from core.errors import HeadraceError
@@ -35,7 +36,7 @@ MOST_BATCHES = 50  # of one look; the next look goes on
 
 # What one row's text may do (a zone that is gone, a task that cannot be stored) must not stop the others.
 _ROW_FAULTS = (
-    sa.exc.DBAPIError,
+    DBAPIError,
     HeadraceError,
     CronSimError,
     LookupError,
@@ -50,7 +51,8 @@ SELECT clock_timestamp() AS now,
     (SELECT min(fire_at) FROM schedules WHERE enabled AND fire_at IS NOT NULL) AS next_fire,
     EXISTS (SELECT 1 FROM schedule_runs WHERE outcome = 'waiting') AS has_waiting,
     EXISTS (SELECT 1 FROM schedule_runs r LEFT JOIN workers w ON w.id = r.holder_id
-        WHERE r.outcome = 'running' AND (w.id IS NULL OR w.died_at IS NOT NULL)) AS has_orphans
+        WHERE r.outcome = 'running' AND (w.id IS NULL OR w.died_at IS NOT NULL
+            OR w.heartbeat_at < clock_timestamp() - make_interval(secs => w.lease_s))) AS has_orphans
 """
 
 # now() is when the transaction began, and may be used with the index (clock_timestamp() may not). A transaction that
@@ -100,7 +102,7 @@ class Look:
 
     Args:
         next_fire: earliest fire time of all schedules; it may have passed.
-        has_orphans: runs whose scheduler is dead.
+        has_orphans: runs whose scheduler is dead or silent.
     """
 
     now: datetime

@@ -35,6 +35,16 @@ FROM next n WHERE r.id = n.id
 RETURNING r.id, n.name, r.due_at, r.attempt, n.every_s
 """
 
+# Not left to the sweep alone: a process that was stopped in the middle of one keeps the others from sweeping.
+_BURY_SILENT = """
+UPDATE workers SET died_at = clock_timestamp() WHERE id IN (
+    SELECT w.id FROM workers w
+    WHERE w.died_at IS NULL AND w.heartbeat_at < clock_timestamp() - make_interval(secs => w.lease_s)
+        AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => w.lease_s)
+        AND EXISTS (SELECT 1 FROM schedule_runs r WHERE r.holder_id = w.id AND r.outcome = 'running')
+    ORDER BY w.id FOR UPDATE SKIP LOCKED)
+"""
+
 # What a holder that is gone held: waits again, or is failed after the third.
 _TAKE_OVER = """
 WITH lost AS (
@@ -142,7 +152,8 @@ def finish(connection: sa.Connection, held: Held, ending: Ending) -> bool:
 
 
 def take_over(connection: sa.Connection) -> int:
-    """Let the runs of dead schedulers wait for another; returns how many there were."""
+    """Let the runs of dead and of silent schedulers wait for another; returns how many there were."""
+    connection.exec_driver_sql(_BURY_SILENT)
     count: int = connection.exec_driver_sql(_TAKE_OVER, {"most": MOST_ATTEMPTS}).scalar_one()
     return count
 

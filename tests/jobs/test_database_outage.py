@@ -50,7 +50,7 @@ def test_runs_go_on_after_the_database_was_away(tmp_path: Path, jobs: Jobs) -> N
         assert process.poll() is None
         [run] = app.schedules.history("across", ScheduleKind.JOB).runs
         assert (run.reason, run.attempt) == ("ended", 1)
-        assert log.read_text().count("the database is away") == 1
+        assert log.read_text().count("jobs.scheduler the database is away") == 1
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert_each_due_time_once(app, jobs, "each")

@@ -11,6 +11,7 @@ import pytest
 
 from core.app import App
 from core.capabilities.discovery import Discovered, Discoverer
+from core.providers import openai_client
 from core.providers.model import NewProvider
 from core.testing import FakeProvider, Fault
 
@@ -37,6 +38,7 @@ def acme(app: App, provider: FakeProvider) -> str:
 
 @pytest.fixture
 def discover(app: App, acme: str) -> Discover:
-    """What a worker does with a discovery task; a slow provider is given up after a second."""
-    discoverer = Discoverer(app.engine, app.providers, app.capability_copies, timeout=timedelta(seconds=1))
+    """What a worker does with a discovery task; a slow provider is given up after a moment."""
+    openai_client.prepare()  # a second of imports that is not the provider's
+    discoverer = Discoverer(app.engine, app.providers, app.capability_copies, timeout=timedelta(seconds=1.5))
     return lambda: asyncio.run(discoverer.discover(acme))

@@ -53,7 +53,7 @@ crons = st.tuples(
 ).map(" ".join)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(ODD_DAYS), crons, st.integers(0, 3 * 24 * 60))
 def test_every_due_time_of_the_odd_days_is_the_oracles(days: Days, cron: str, start: int) -> None:
     after = days.minutes[start][0]
@@ -125,7 +125,7 @@ def test_a_leap_day_is_a_day_that_exists() -> None:
     assert following(cron_of("0 0 29 2 *"), ANCHOR) == datetime(2028, 2, 29, tzinfo=UTC)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.sampled_from(
         [every(1), every(7.3), every(90, jitter_s=60), cron_of("*/5 * * * *", "Europe/Berlin"), cron_of("17 2 * * *")]
