@@ -39,6 +39,8 @@ def main() -> int:
         settings = load_settings()
         setproctitle("headrace-scheduler")
         configure_logging(level=settings.log_level, format=settings.log_format, process="scheduler")
+        # A sweep that waits for an absent database makes it warn each second of "running instances".
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         with open_app(settings) as app:
             return _run(app, stops) if _wait_for_database(app, stops) else 0
     except Misconfigured as error:
