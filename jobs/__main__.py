@@ -50,6 +50,8 @@ def main(package: str = "jobs.periodic") -> int:
         settings = load_settings()
         setproctitle("headrace-scheduler")
         configure_logging(level=settings.log_level, format=settings.log_format, process="scheduler")
+        # A sweep that waits for an absent database makes it warn each second of "running instances".
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         with open_app(settings) as app:
             return _run(app, load_jobs(package), stops) if _wait_for_database(app, stops) else 0
     except Misconfigured as error:

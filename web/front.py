@@ -17,6 +17,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import HeadraceError
+from web import deadline
 from web.problems import problem, problem_of
 from web.routes.tasks import TaskRoutes
 
@@ -40,6 +41,7 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        deadline.begin()
         method: str = scope["method"]
         path: str = scope["path"]
         if method == "HEAD":

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from core.errors import StoreUnavailable
+from web.deadline import left_s
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ class Landing:
         The future's result, or its exception.
 
         Args:
+            timeout_s: the most; less when the request's own deadline comes first.
             failure: what a timeout means to the caller, e.g. "it is not known whether the task was accepted".
 
         Raises:
@@ -38,7 +40,7 @@ class Landing:
         """
         waiter: asyncio.Future[bool] = self._loop.create_future()
         future.add_done_callback(partial(self._land, waiter))
-        timer = self._loop.call_later(timeout_s, _resolve, waiter, False)
+        timer = self._loop.call_later(min(timeout_s, left_s()), _resolve, waiter, False)
         try:
             in_time = await waiter
         finally:

@@ -215,7 +215,7 @@ RETRY = _route(
     operation="retryTask",
     summary="Run a failed, cancelled or timed-out task again, as a new task",
     status=202,
-    parameters=[_TASK_ID],
+    parameters=[_TASK_ID, _IDEMPOTENCY_KEY],
     responses={
         202: {"description": "The new task.", "content": _content("Task"), "headers": {**_LOCATION, **_ETAG}},
         **_problems(401, 404, 409, 422, 503),

@@ -13,10 +13,11 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from core.errors import TaskNotFound
+from core.errors import StoreUnavailable, TaskNotFound
 from core.ids import KeyId, PublicId, is_public_id
 from core.tasks.model import Stamp, Task
 from core.tasks.status import Status, StatusReader, status_of
+from web import deadline
 from web.status_batch import StatusBatch
 from web.threads import Threads
 
@@ -99,13 +100,21 @@ class Statuses:
         flight = self._flights.get(public_id)
         if flight is None or is_fresh or not flight.serves(at_least):
             flight = self._fly(public_id, at_least)
-        # Shielded: a caller that is cancelled must not take the answer from the others.
-        return await asyncio.shield(flight.reading)
+        # A caller that leaves, or whose own time is up, does not take the answer from the others.
+        done, _ = await asyncio.wait({flight.reading}, timeout=min(deadline.left_s(), deadline.ANSWER_S))
+        if not done:
+            raise StoreUnavailable("the database did not answer in time; the task was not read")
+        return flight.reading.result()
 
     def _fly(self, public_id: PublicId, at_least: Stamp | None) -> _Flight:
-        reading = asyncio.create_task(
-            self._threads.run(lambda: self._reader.read(public_id, at_least=at_least), failure="the task was not read")
-        )
+        async def read() -> Status | None:
+            deadline.begin()  # not what the first who asks has left: others will share it
+            return await self._threads.run(
+                lambda: self._reader.read(public_id, at_least=at_least), failure="the task was not read"
+            )
+
+        reading = asyncio.create_task(read())
+        reading.add_done_callback(_look_at)
         flight = _Flight(time.monotonic(), at_least, reading)
         self._flights[public_id] = flight
 
@@ -127,3 +136,9 @@ class Statuses:
             self._seen.move_to_end(status.public_id)
             while len(self._seen) > REMEMBERED:
                 self._seen.popitem(last=False)
+
+
+def _look_at(reading: asyncio.Task[Status | None]) -> None:
+    """Its failure is the callers' to tell; without one left, asyncio would log it as never retrieved."""
+    if not reading.cancelled():
+        reading.exception()

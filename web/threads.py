@@ -14,13 +14,13 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from core.errors import Unavailable
+from web.deadline import ANSWER_S
 from web.landing import Landing
 
 T = TypeVar("T")
 
 SIZE = 6  # with the accepting thread and the door's two inside the pool of ten database connections
 WAITING = 256  # at 1 ms a call a queue of a quarter second; more would only wait for its deadline
-DEADLINE_S = 1.8  # the API promises an answer within two seconds
 
 
 class _Call(Generic[T]):
@@ -49,7 +49,7 @@ class Threads:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    async def run(self, function: Callable[[], T], *, failure: str, deadline_s: float = DEADLINE_S) -> T:
+    async def run(self, function: Callable[[], T], *, failure: str, deadline_s: float = ANSWER_S) -> T:
         """
         Call `function` in a thread.
 

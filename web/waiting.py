@@ -16,6 +16,7 @@ from core.errors import Unavailable
 from core.ids import KeyId, PublicId
 from core.tasks.model import Stamp
 from core.tasks.status import Status, StatusKeys
+from web import deadline
 from web.status import Statuses
 from web.wakeups import Wake, WakeUps
 
@@ -110,6 +111,7 @@ class Waiting:
         is_first = True
         while True:
             at_least = max(stamp for stamp in (status.stamp, wake.minimum, conditions.newest) if stamp is not None)
+            deadline.begin()
             # The first read sees every change whose wake-up was sent before we listened.
             status = await self._statuses.read(
                 status.public_id, owner=status.owner_id, at_least=at_least, is_fresh=is_first

@@ -77,6 +77,7 @@ class Drains:
         self._paces: dict[str, Pace] = {}
         self._active: set[Drain] = set()
         self._stopping = False
+        self._is_failing = False
 
     def drain(self, queue: str) -> None:
         """The body of Dramatiq's actor `bell`: the slot was taken by the consumer and is released here."""
@@ -88,7 +89,9 @@ class Drains:
             handed_over = self._work_off(drain)
             done = True
         except Unavailable as error:
-            logger.info("drain ended: %s", error)
+            # Each queue tries again each second: an outage is told once.
+            logger.log(logging.DEBUG if self._is_failing else logging.INFO, "drain ended: %s", error)
+            self._is_failing = True
         finally:
             if not done:  # whatever cut it short, its bell is not lost
                 self._doubts.claim_failed(queue)
@@ -133,6 +136,7 @@ class Drains:
                 raise Unavailable("no heartbeat was answered for a lease; claiming again after the next")
             limit = pace.limit()
             claimed = self._writer.claim(queue, limit=limit, timeout_s=CLAIM_TIMEOUT_S)
+            self._is_failing = False
             self._doubts.claim_answered(queue)
             if not claimed:
                 return False

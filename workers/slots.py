@@ -85,9 +85,6 @@ class Slots:
     def is_closed(self) -> bool:
         return self._closed
 
-    def in_use(self) -> int:
-        return self._used.total()
-
     def _take(self, queue: str) -> None:
         self._used[queue] += 1
         self._last_turn[queue] = next(self._turns)

@@ -42,7 +42,9 @@ def add(
     data_dir: DataDir = None,
 ) -> None:
     """
-    Make sure that queues exist; adding one again changes nothing. Workers learn of it when they start.
+    Make sure that queues exist; adding one again changes nothing.
+
+    Workers that serve all queues learn of it within a heartbeat (HEADRACE_HEARTBEAT_S, 10 s).
 
     Example: headrace queues add nightly
     """
@@ -53,7 +55,9 @@ def add(
         say_json({"queues": [_document(queue) for queue in found]})
         return
     for queue in found:
-        typer.echo(f"queue {queue.name} is there; served by workers started from now on (all queues, or --queues)")
+        typer.echo(
+            f"queue {queue.name} is there; workers without --queues serve it within a heartbeat (10 s by default)"
+        )
 
 
 @contextmanager

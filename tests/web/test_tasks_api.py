@@ -159,6 +159,23 @@ def test_retry_makes_a_new_task_linked_to_the_old(caller: Caller) -> None:
     assert caller.get(f"/v1/tasks/{old}").json["state"] == "cancelled"
 
 
+def test_two_retries_with_one_idempotency_key_make_one_task(caller: Caller) -> None:
+    old, other = caller.enqueue(), caller.enqueue()
+    for task_id in (old, other):
+        caller.post(f"/v1/tasks/{task_id}/cancel")
+
+    first = caller.post(f"/v1/tasks/{old}/retry", Idempotency_Key="again")
+    caller.post(f"/v1/tasks/{first.json['id']}/cancel")
+    again = caller.post(f"/v1/tasks/{old}/retry", Idempotency_Key="again")
+    misused = caller.post(f"/v1/tasks/{other}/retry", Idempotency_Key="again")
+
+    assert first.status == again.status == 202
+    assert again.headers["location"] == first.headers["location"]
+    assert (again.json["id"], again.json["state"]) == (first.json["id"], "cancelled")
+    assert (misused.status, misused.json["code"]) == (409, "idempotency_mismatch")
+    assert len(caller.get("/v1/tasks").json["tasks"]) == 3
+
+
 def test_a_completed_task_is_not_retried(site: Site, caller: Caller, queue: str) -> None:
     task_id = caller.enqueue({**NOOP, "queue": queue})
     finish(site.app, claim(site.app, queue=queue), TaskState.COMPLETED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -12,7 +13,7 @@ from core.ids import KeyId
 from core.tasks.client import TaskClient
 from core.tasks.model import Task
 from core.tasks.status import Status
-from web import parameters
+from web import deadline, parameters
 from web.answers import Answer, Headers, NotModified
 from web.bodies import header, read_body
 from web.door import Door
@@ -68,7 +69,7 @@ class TaskRoutes:
     async def create(self, request: Request) -> Response:
         owner = await self._enter(request)
         _query(request)
-        body = await read_body(request.scope, request.receive, limit_bytes=self._body_limit_bytes)
+        body = await self._body(request)
         accepted = await self._intake.accept(body, owner=owner, idempotency_key=_idempotency_key(request))
         task = accepted.tasks[0]
         headers = [_location(task), _etag(task)]
@@ -79,7 +80,7 @@ class TaskRoutes:
     async def create_batch(self, request: Request) -> Response:
         owner = await self._enter(request)
         _query(request)
-        body = await read_body(request.scope, request.receive, limit_bytes=self._body_limit_bytes)
+        body = await self._body(request)
         accepted = await self._intake.accept(
             body, owner=owner, idempotency_key=_idempotency_key(request), is_batch=True
         )
@@ -135,10 +136,18 @@ class TaskRoutes:
         owner = await self._enter(request)
         _query(request)
         task_id: str = request.path_params["task_id"]
+        key = _idempotency_key(request)
         task = await self._threads.run(
-            lambda: self._tasks.retry(task_id, owner=owner), failure="it is not known whether the task was retried"
+            lambda: self._tasks.retry(task_id, owner=owner, idempotency_key=key),
+            failure="it is not known whether the task was retried",
         )
         return Answer(task.to_json(), status=HTTPStatus.ACCEPTED, headers=[_location(task), _etag(task)])
+
+    async def _body(self, request: Request) -> bytes:
+        began = time.monotonic()
+        body = await read_body(request.scope, request.receive, limit_bytes=self._body_limit_bytes)
+        deadline.forgive(time.monotonic() - began)
+        return body
 
     async def _enter(self, request: Request) -> KeyId:
         return await self._door.enter(header(request.scope, b"authorization"))
