@@ -36,11 +36,11 @@ def _fill(rows: int, *, state: str, ready: bool, run_at: str = "now()") -> str:
     ended = "now()" if final else "NULL"
     return f"""
         INSERT INTO tasks (id, public_id, owner_id, type, queue, priority, max_attempts, input, metadata, created_at,
-            deadline_at, state, version, changed_at, rank, ready, solo, run_at, attempt, failures, rate_limits,
-            crashes, started_at, finished_at, result)
+            deadline_s, deadline_at, state, version, changed_at, rank, ready, solo, run_at, attempt, failures,
+            rate_limits, crashes, started_at, finished_at, result)
         SELECT uuidv7(), 'task_' || md5(n::text), '{FILLER}', '{TYPE}', 'default', 5, 3,
-            '{{"payload":"{PAYLOAD}"}}', '{{}}', now(), now() + interval '30 days', '{state}', {3 if final else 1},
-            now(), n, {ready}, false, {run_at}, {int(final)}, 0, 0, 0, {ended}, {ended},
+            '{{"payload":"{PAYLOAD}"}}', '{{}}', now(), 2592000, now() + interval '30 days', '{state}',
+            {3 if final else 1}, now(), n, {ready}, false, {run_at}, {int(final)}, 0, 0, 0, {ended}, {ended},
             {"'null'" if final else "NULL"}
         FROM generate_series(1, {rows}) AS n
     """

@@ -38,6 +38,8 @@ _SECRETS = (
     (re.compile(r"\bhr_[0-9A-Za-z_-]{16,}(?<!\*)(?!\*)"), "hr_***"),
     (re.compile(r"\b((?i:bearer|basic))\s+[0-9A-Za-z._~+/=-]+"), r"\1 ***"),
     (re.compile(r"\bsk-[0-9A-Za-z_-]{8,}"), "sk-***"),
+    # What PostgreSQL says of a refused row: its values, which may be prompts.
+    (re.compile(r"\bDETAIL:[^\n]*"), "DETAIL: ***"),
     (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s:/?#@]*):[^\s/?#]*@"), r"\1:***@"),
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

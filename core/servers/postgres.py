@@ -97,6 +97,7 @@ class PostgresServer(Server):
             "log_min_messages": "warning",
             # Law 12: a failing statement is not logged with its values, which may be prompts.
             "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
             "log_parameter_max_length": "0",
             "log_parameter_max_length_on_error": "0",
             "cluster_name": "headrace",

@@ -175,3 +175,9 @@ def test_a_process_logs_to_stderr_also_warnings_and_what_nobody_caught() -> None
     assert [line["level"] for line in lines] == ["INFO", "WARNING", "CRITICAL", "CRITICAL"]
     assert "hunter2" not in done.stderr
     assert "abcdef" not in done.stderr
+
+
+def test_the_values_of_a_row_that_postgresql_refused_are_left_out() -> None:
+    text = 'null value in column "x"\nDETAIL:  Failing row contains (1, {"content": "a prompt"}).\nCONTEXT: more'
+
+    assert redact(text) == 'null value in column "x"\nDETAIL: ***\nCONTEXT: more'
