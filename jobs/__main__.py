@@ -53,7 +53,9 @@ def main(package: str = "jobs.periodic") -> int:
         # A sweep that waits for an absent database makes it warn each second of "running instances".
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         with open_app(settings) as app:
-            return _run(app, load_jobs(package), stops) if _wait_for_database(app, stops) else 0
+            # Before the wait: a long one is an outage in which nobody could say that it lives.
+            sweeper = Sweeper(app.engine, app.copies, app.bells, lease_s=settings.lease_s)
+            return _run(app, sweeper, load_jobs(package), stops) if _wait_for_database(app, stops) else 0
     except Misconfigured as error:
         print(error, file=sys.stderr)  # noqa: T201
         return MISCONFIGURED
@@ -62,8 +64,8 @@ def main(package: str = "jobs.periodic") -> int:
         return 1
 
 
-def _run(app: App, jobs: Mapping[str, JobSpec], stops: _Stops) -> int:
-    sweeping = Sweeping(Sweeper(app.engine, app.copies, app.bells, lease_s=app.settings.lease_s))
+def _run(app: App, sweeper: Sweeper, jobs: Mapping[str, JobSpec], stops: _Stops) -> int:
+    sweeping = Sweeping(sweeper)
     scheduler = Scheduler(app, jobs)
     while not _started(scheduler):
         if stops.came_within(1.0):

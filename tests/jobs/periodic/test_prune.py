@@ -131,11 +131,11 @@ def test_claims_and_readers_go_on_while_thousands_are_archived(app: App, owner: 
         connection.execute(
             sa.text("""
             INSERT INTO tasks (id, public_id, owner_id, type, queue, priority, max_attempts, input, metadata,
-                created_at, deadline_at, state, version, changed_at, rank, ready, solo, run_at, attempt, failures,
-                rate_limits, crashes, finished_at, result)
+                created_at, deadline_s, deadline_at, state, version, changed_at, rank, ready, solo, run_at, attempt,
+                failures, rate_limits, crashes, finished_at, result)
             SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
                 'task_' || lpad(to_hex(n), 32, '0'), :owner, 'diagnostic.noop', 'default', 5, 3, '{}', '{}',
-                now() - interval '9 days', now(), 'completed', 3,
+                now() - interval '9 days', 600, now(), 'completed', 3,
                 now() - interval '8 days', 0, false, false, now() - interval '9 days', 1, 0, 0, 0,
                 now() - interval '8 days', '{}'
             FROM generate_series(1, 5000) n"""),
