@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -133,12 +133,37 @@ class ModelList:
     def of_json(cls, text: bytes) -> ModelList:
         """Raises: ValueError, KeyError, TypeError: not one of ours."""
         document: dict[str, Any] = orjson.loads(text)
-        models = (ListedModel.of_document(entry) for entry in document["models"])
-        return cls(
-            str(document["provider"]),
-            _EPOCH + timedelta(microseconds=int(document["version"])),
-            {model.id: model for model in models},
-        )
+        models = LazyModels({entry["id"]: entry for entry in document["models"]})
+        for model in models:
+            models[model]  # one of them read now shows whether the others can be
+            break
+        discovered_at = _EPOCH + timedelta(microseconds=int(document["version"]))
+        return cls(str(document["provider"]), discovered_at, models)
+
+
+class LazyModels(Mapping[str, ListedModel]):
+    """
+    Models by id, each read from its document when it is first looked at: ten thousand read at once would keep a process
+    from serving the new list for a tenth of a second.
+    """
+
+    def __init__(self, documents: Mapping[str, dict[str, Any]]) -> None:
+        self._entries: dict[str, ListedModel | dict[str, Any]] = dict(documents)
+
+    def __getitem__(self, name: str) -> ListedModel:
+        entry = self._entries[name]
+        if not isinstance(entry, ListedModel):
+            entry = self._entries[name] = ListedModel.of_document(entry)
+        return entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 def version_of(moment: datetime) -> int:

@@ -34,6 +34,9 @@ class Judged:
     as_of: datetime | None
 
 
+Judgement = Mapping[Ability, Judged]
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """
@@ -54,6 +57,7 @@ class Snapshot:
     began: float
     clock: Callable[[], float] = time.monotonic
     _refusals: dict[str, Mapping[Ability, str]] = field(default_factory=dict[str, Mapping[Ability, str]])
+    _judged: dict[tuple[object, ...], Judgement] = field(default_factory=dict[tuple[object, ...], Judgement])
 
     @property
     def now(self) -> datetime:
@@ -82,23 +86,30 @@ class Snapshot:
 
     def judge(self, name: str, ability: Ability) -> Judged:
         """Whether the model can, over all providers that serve it."""
-        told = [self._told(row, name, ability) for row in self._serving(name)]
-        for judged in told:
-            if judged.answer is Answer.YES:
-                return judged
-        unknown = [judged for judged in told if judged.answer is Answer.UNKNOWN]
-        if unknown or not told:
-            return unknown[0] if unknown else Judged(Answer.UNKNOWN, None, None)
-        return told[0]
+        return self.judgement(name)[ability]
+
+    def judgement(self, name: str) -> Judgement:
+        """The same for each ability. Models that nobody overrides share a few dozen of them."""
+        serving = self._serving(name)
+        if self.overrides and any((at, name) in self.overrides for at in (EVERY_PROVIDER, *(r.name for r in serving))):
+            return self._judgement(name, serving)
+        # Findings are shared, and live as long as this snapshot.
+        key = tuple((row.name, id(model.findings) if (model := self._model(row, name)) else 0) for row in serving)
+        found = self._judged.get(key)
+        if found is None:
+            found = self._judged[key] = self._judgement(name, serving)
+        return found
+
+    def _judgement(self, name: str, serving: Sequence[ProviderRow]) -> Judgement:
+        return {ability: _merged([self._told(row, name, ability) for row in serving]) for ability in Ability}
 
     def refusals(self, name: str) -> Mapping[Ability, str]:
         """What it is known to be unable to do, with the reason for people; almost always empty."""
         found = self._refusals.get(name)
         if found is None:
-            judged = {ability: self.judge(name, ability) for ability in Ability}
             found = {
                 ability: f"{name} cannot do {ability.value}: {_SAID_BY[answer.source]}"
-                for ability, answer in judged.items()
+                for ability, answer in self.judgement(name).items()
                 if answer.answer is Answer.NO and answer.source is not None
             }
             if any(name in known.models for known in self.lists.values()):  # else any name that is sent would stay
@@ -130,12 +141,32 @@ class Snapshot:
         return Judged(finding.answer, finding.source, as_of)
 
 
+def _merged(told: Sequence[Judged]) -> Judged:
+    """Yes when one can, no when none of them can, else unknown."""
+    for wanted in (Answer.YES, Answer.UNKNOWN, Answer.NO):
+        for judged in told:
+            if judged.answer is wanted:
+                return judged
+    return Judged(Answer.UNKNOWN, None, None)
+
+
 def by_model(overrides: Sequence[Override]) -> Mapping[tuple[str, str], Mapping[Ability, Override]]:
     """The overrides as a snapshot has them."""
     found: dict[tuple[str, str], dict[Ability, Override]] = {}
     for override in overrides:
         found.setdefault((override.provider, override.model), {})[override.ability] = override
     return found
+
+
+def model_documents(snapshot: Snapshot) -> Iterator[dict[str, object]]:
+    """Every model as `model_document` shows it."""
+    shown: dict[int, tuple[Judgement, dict[str, object]]] = {}
+    for name, served in snapshot.models():
+        judgement = snapshot.judgement(name)
+        known = shown.get(id(judgement))
+        if known is None:  # with the judgement beside it, so that its id is not another's meanwhile
+            known = shown[id(judgement)] = judgement, _judgement_document(snapshot, judgement)
+        yield _document(name, served, known[1])
 
 
 def model_document(
@@ -147,24 +178,32 @@ def model_document(
     Shape: `{"id", "object": "model", "created", "owned_by", "capabilities": {"chat": {"answer": "yes", "source":
     "name", "age_s": 60}, ...}, "context_tokens": 128000, "pricing": {...}}`; the first provider that knows counts.
     """
+    return _document(name, served, _judgement_document(snapshot, snapshot.judgement(name)))
+
+
+def _document(
+    name: str, served: Sequence[tuple[ProviderRow, ListedModel]], capabilities: dict[str, object]
+) -> dict[str, object]:
     models = [model for _, model in served]
     return {
         "id": name,
         "object": "model",
         "created": next((model.created for model in models if model.created is not None), 0),
         "owned_by": next((model.owned_by for model in models if model.owned_by), served[0][0].name),
-        "capabilities": {ability.value: _judged_document(snapshot, name, ability) for ability in Ability},
+        "capabilities": capabilities,
         "context_tokens": next((model.context_tokens for model in models if model.context_tokens), None),
         "pricing": next((model.prices for model in models if model.prices), None),
     }
 
 
-def _judged_document(snapshot: Snapshot, name: str, ability: Ability) -> dict[str, object]:
-    judged = snapshot.judge(name, ability)
+def _judgement_document(snapshot: Snapshot, judgement: Judgement) -> dict[str, object]:
     return {
-        "answer": judged.answer.value,
-        "source": None if judged.source is None else judged.source.value,
-        "age_s": age_s(snapshot, judged.as_of),
+        ability.value: {
+            "answer": judged.answer.value,
+            "source": None if judged.source is None else judged.source.value,
+            "age_s": age_s(snapshot, judged.as_of),
+        }
+        for ability, judged in judgement.items()
     }
 
 

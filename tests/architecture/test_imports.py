@@ -26,6 +26,7 @@ HOMES = {
     "typer": ("headrace",),
     "rich": ("headrace",),
     "openai": ("core/providers",),
+    "genai_prices": ("core/capabilities",),
     "pickle": (),
 }
 
@@ -67,9 +68,10 @@ def test_a_module_imports_only_what_its_place_allows(path: Path) -> None:
             assert str(relative).startswith(HOMES[name]) if HOMES[name] else False, f"{relative} imports {name}"
 
 
-def test_openai_is_never_imported_with_its_module() -> None:
+@pytest.mark.parametrize("name", ["openai", "genai_prices"])
+def test_what_costs_megabytes_is_never_imported_with_its_module(name: str) -> None:
     for path in sources():
-        assert ("openai", True) not in set(imported(path)), f"{path} imports openai when it is imported"
+        assert (name, True) not in set(imported(path)), f"{path} imports {name} when it is imported"
 
 
 def test_only_the_settings_read_the_environment() -> None:

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from core.capabilities.directory import Capabilities
-from core.capabilities.snapshot import Snapshot, model_document
+from core.capabilities.snapshot import Snapshot, model_document, model_documents
 from core.errors import NotFound
 from web import parameters
 from web.answers import Answer
@@ -19,7 +19,7 @@ from web.door import Door
 from web.openapi_models import MODEL, MODELS
 from web.threads import Threads
 
-SHOWN_AGAIN_S = 1.0  # ages are in seconds; ten thousand models take a quarter second to write down
+SHOWN_AGAIN_S = 1.0  # ages are in seconds; ten thousand models take a twentieth to write down
 
 _PRIVATE = (b"cache-control", b"private, no-cache")
 _NO_PARAMETERS: frozenset[str] = frozenset()
@@ -67,8 +67,8 @@ class ModelRoutes:
                 known, until, body = self._written
                 if known is snapshot and time.monotonic() < until:
                     return body
-            data = [model_document(snapshot, name, served) for name, served in snapshot.models()]
-            body = orjson.dumps({"object": "list", "data": data}, option=orjson.OPT_UTC_Z)
+            document = {"object": "list", "data": list(model_documents(snapshot))}
+            body = orjson.dumps(document, option=orjson.OPT_UTC_Z)
             self._written = snapshot, time.monotonic() + SHOWN_AGAIN_S, body
             return body
 

@@ -210,6 +210,7 @@ def test_a_worker_discovers_the_provider_of_the_settings(app: App, provider: Fak
         assert done["state"] == "completed", done
         assert done["result"] == {"provider": "default", "models": 1, "skipped": 0, "is_current": True}
         wait_until(lambda: configured.capabilities.current().listed("from-the-settings"), what="the model is known")
+        assert [row.discovered_at is not None for row in configured.providers.list()] == [True]
         configured.capabilities.close()
 
 
