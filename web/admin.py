@@ -17,12 +17,13 @@ from starlette.responses import Response
 
 from core.connections import database_errors
 from core.tasks.validation import check_storable, first_problem
-from web import parameters
+from web import deadline, parameters
 from web.admin_door import AdminDoor
 from web.answers import Answer, Headers
 from web.bodies import header, parse, read_body
+from web.deadline import ANSWER_S
 from web.parameters import Parameters
-from web.threads import DEADLINE_S, Threads
+from web.threads import Threads
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -73,9 +74,9 @@ class Admin:
             check_storable(inner, field=name)
         return body
 
-    async def call(self, function: Callable[[], T], *, failure: str, deadline_s: float = DEADLINE_S) -> T:
+    async def call(self, function: Callable[[], T], *, failure: str, deadline_s: float = ANSWER_S) -> T:
         """
-        Call synchronous code of core in a thread.
+        Call synchronous code of core in a thread; more than a request's time is added to it.
 
         Args:
             failure: what was not done, or is not known, when the database does not answer: "the job was not paused".
@@ -88,6 +89,7 @@ class Admin:
             with database_errors(failure):
                 return function()
 
+        deadline.forgive(max(0.0, deadline_s - ANSWER_S))
         return await self._threads.run(run, failure=failure, deadline_s=deadline_s)
 
 

@@ -19,7 +19,7 @@ from core.capabilities.copies import CapabilityCopies
 from core.capabilities.describe import describe
 from core.capabilities.listing import Listing, read_listing
 from core.capabilities.model import ListedModel, ModelList
-from core.capabilities.prices import PriceTable
+from core.capabilities.price_process import look_up_all
 from core.connections import autocommit, database_errors
 from core.events.capabilities import ModelCapabilitiesDiscovered
 from core.providers.errors import ProviderFailure
@@ -107,7 +107,8 @@ class Discoverer:
             store.fail(connection, row.name, error, asked_at=asked_at, row_version=row.version)
 
     def _keep(self, row: ProviderRow, listing: Listing, asked_at: datetime) -> Discovered:
-        models: list[ListedModel] = list(describe(listing, PriceTable(row.name, row.base_url)))
+        prices = look_up_all(row.name, row.base_url, list(listing.entries))
+        models: list[ListedModel] = list(describe(listing, prices))
         with database_errors("it is not known whether the list was kept"), self._engine.begin() as connection:
             if not store.save(connection, row.name, models, asked_at=asked_at, row_version=row.version):
                 return Discovered(row.name)
