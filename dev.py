@@ -169,8 +169,8 @@ def install_with_uv(uv: str) -> None:
 
 def install_with_pip() -> None:
     try:
-        import ensurepip  # noqa: F401, PLC0415
-        import venv  # noqa: F401, PLC0415
+        import ensurepip  # noqa: F401, PLC0415 (are they there?)
+        import venv  # noqa: F401, PLC0415 (are they there?)
     except ImportError:
         raise NoVenv from None
     quietly([sys.executable, "-m", "venv", "--clear", VENV])

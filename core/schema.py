@@ -283,8 +283,8 @@ sa.Index("archived_tasks_age", archived_tasks.c.finished_at)
 def upgrade(url: str) -> None:
     """Bring the database at `url` (SQLAlchemy form) to the newest revision."""
     # Imported here: alembic costs every process that never migrates 10 MB.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 (see above)
+    from alembic.config import Config  # noqa: PLC0415 (see above)
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -309,13 +309,13 @@ def check_revision(connection: sa.Connection) -> None:
 
 def main(arguments: list[str]) -> int:
     # Imported here: the tables must not depend on how servers are found.
-    from core.connections import database_errors  # noqa: PLC0415
-    from core.embedded import open_servers  # noqa: PLC0415
-    from core.logs import configure_logging  # noqa: PLC0415
-    from core.settings import load_settings, sqlalchemy_url  # noqa: PLC0415
+    from core.connections import database_errors  # noqa: PLC0415 (see above)
+    from core.embedded import open_servers  # noqa: PLC0415 (see above)
+    from core.logs import configure_logging  # noqa: PLC0415 (see above)
+    from core.settings import load_settings, sqlalchemy_url  # noqa: PLC0415 (see above)
 
     if arguments != ["upgrade"]:
-        print("usage: python -m core.schema upgrade", file=sys.stderr)  # noqa: T201
+        print("usage: python -m core.schema upgrade", file=sys.stderr)  # noqa: T201 (what the command says)
         return 2
     try:
         loaded = load_settings()
@@ -326,10 +326,10 @@ def main(arguments: list[str]) -> int:
             with database_errors("nothing was migrated"):
                 upgrade(sqlalchemy_url(settings.database_url.get_secret_value()))
     except Misconfigured as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201 (what the command says)
         return 2
     except Unavailable as error:
-        print(f"{error}: {error.__cause__}".splitlines()[0], file=sys.stderr)  # noqa: T201
+        print(f"{error}: {error.__cause__}".splitlines()[0], file=sys.stderr)  # noqa: T201 (what the command says)
         return 1
     return 0
 

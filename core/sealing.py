@@ -70,7 +70,7 @@ class Sealing:
             )
         if self._fernet is None:
             # Here, because most processes never meet a sealed secret and save the megabytes.
-            from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415
+            from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 (heavy: only when used)
 
             self._fernet = MultiFernet([Fernet(key) for key in self._keys])
         return self._fernet

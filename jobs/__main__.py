@@ -57,10 +57,10 @@ def main(package: str = "jobs.periodic") -> int:
             sweeper = Sweeper(app.engine, app.copies, app.bells, lease_s=settings.lease_s)
             return _run(app, sweeper, load_jobs(package), stops) if _wait_for_database(app, stops) else 0
     except Misconfigured as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201 (what the command says)
         return MISCONFIGURED
     except Unavailable as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201 (what the command says)
         return 1
 
 

@@ -37,10 +37,10 @@ class RedisConnection:
 
     async def connect(self, timeout_s: float = REDIS_TIMEOUT_S) -> None:
         # redis-py 8.1 leaves these two without annotations.
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py 8.1
         self._connection = connection
         async with asyncio.timeout(timeout_s):
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py 8.1
 
     @property
     def is_connected(self) -> bool:

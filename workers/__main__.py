@@ -35,10 +35,10 @@ def main(arguments: Sequence[str]) -> int:
             early.is_over = True
             return supervisor.run()
     except (Misconfigured, InvalidRequest) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201 (what the command says)
         return MISCONFIGURED
     except Unavailable as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201 (what the command says)
         return 1
 
 

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
             parent=parent,
         )
     except Misconfigured as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)  # noqa: T201 (what the command says)
         return MISCONFIGURED
     signals.pass_to(process)
     try:

@@ -33,7 +33,7 @@ class WorkerProviders:
         with self._lock:
             if self._router is None:
                 from core.providers.roster import Roster  # noqa: PLC0415 (only when a handler needs it)
-                from core.providers.routing import Router  # noqa: PLC0415
+                from core.providers.routing import Router  # noqa: PLC0415 (heavy: only when used)
 
                 self._roster = Roster(
                     self._read,

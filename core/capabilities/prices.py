@@ -56,7 +56,7 @@ class PriceTable:
     def __init__(self, name: str, base_url: str) -> None:
         # Not get_snapshot: it hands out what an updater, started by anybody in the process, has put there.
         from genai_prices.data import providers  # noqa: PLC0415 (see the module's docstring)
-        from genai_prices.data_snapshot import DataSnapshot  # noqa: PLC0415
+        from genai_prices.data_snapshot import DataSnapshot  # noqa: PLC0415 (heavy: only when used)
 
         self._table: DataSnapshot = DataSnapshot(providers=providers, from_auto_update=False)
         self._now = datetime.now(UTC)

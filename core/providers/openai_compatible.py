@@ -161,7 +161,7 @@ class Provider:
     ) -> tuple[httpx2.Response, bytes]:
         """One request and its whole answer. Every error of SDK and transport leaves as ProviderFailure."""
         import httpx2  # noqa: PLC0415 (already imported by the client; a worker without provider calls never needs it)
-        import openai  # noqa: PLC0415
+        import openai  # noqa: PLC0415 (heavy: only when used)
 
         # `from None` throughout: the SDK's exceptions carry request and answer, and would show them in a traceback.
         try:
@@ -180,8 +180,8 @@ class Provider:
     async def _send(
         self, client: AsyncOpenAI, method: str, path: str, body: Mapping[str, object] | None, *, key: str | None
     ) -> httpx2.Response:
-        import httpx2  # noqa: PLC0415
-        from openai import Omit  # noqa: PLC0415
+        import httpx2  # noqa: PLC0415 (heavy: only when used)
+        from openai import Omit  # noqa: PLC0415 (heavy: only when used)
 
         headers: dict[str, str | Omit] = {
             "Accept-Encoding": "identity",
@@ -285,7 +285,7 @@ def _malformed(why: str) -> ProviderFailure:
 
 def _unreachable(error: BaseException, filtered: Filter) -> NoReturn:
     """Names, TLS and connections refused or cut: what a person needs to find the cause."""
-    import httpx2  # noqa: PLC0415
+    import httpx2  # noqa: PLC0415 (heavy: only when used)
 
     why = filtered(str(error))
     raise ProviderFailure(

@@ -224,7 +224,7 @@ def _migrate(settings: Settings, output: PrefixedOutput) -> None:
 def _first_key(settings: Settings) -> str:
     """The clear form of the key made at the first start; made again when the database does not know it."""
     # Imported here: only this command needs the whole application in the supervising process.
-    from core.app import open_app  # noqa: PLC0415
+    from core.app import open_app  # noqa: PLC0415 (only once it starts)
 
     path = settings.data_dir / "first-key"
     known = path.read_text(encoding="ascii").strip() if path.exists() else ""

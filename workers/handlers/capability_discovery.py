@@ -17,7 +17,7 @@ def for_app(app: App) -> Callable[[CapabilityDiscovery, HandlerContext], Awaitab
     async def handle(input: CapabilityDiscovery, ctx: HandlerContext) -> dict[str, object]:
         """Runs twice: the list that was asked for later stays, and asking is free."""
         # Here: the first discovery of a process imports the price table, 40 MB that most processes never need.
-        from core.capabilities.discovery import Discoverer  # noqa: PLC0415
+        from core.capabilities.discovery import Discoverer  # noqa: PLC0415 (heavy: only when used)
 
         discoverer = Discoverer(app.engine, app.providers, app.capability_copies)
         try:

@@ -114,7 +114,7 @@ def test_with_the_database_away_the_last_reading_serves_on(
             raise StoreUnavailable("the database did not answer")
         return provider_rows()
 
-    known = Capabilities(app.engine, app.capability_copies, read, clock=clock)  # type: ignore[arg-type]
+    known = Capabilities(app.engine, app.capability_copies, read, clock=clock)  # type: ignore[arg-type]  # hands rows on
     known.refresh()
     broken = True
     clock.now += FRESH_S + 0.1
