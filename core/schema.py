@@ -1,5 +1,6 @@
 """
 The tables, column by column: who sets each, and when it is left. Migrations in `core/migrations/` make them.
+Those of keys, filters and bans are in `core/access/tables.py`.
 
 `python -m core.schema upgrade` brings a database to the newest revision; safe to run from several hosts at once.
 Every time in a row is the database's clock. JSON is kept as text, so that it comes back exactly as it went in.
@@ -15,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 
 from core.errors import Misconfigured, Unavailable
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest file in `core/migrations/versions/` (a test holds the two together): what this code needs."""
 
 metadata = sa.MetaData()
@@ -136,18 +137,6 @@ outbox = sa.Table(
     sa.Column("payload", sa.Text, nullable=False, comment="JSON text; one row speaks for a whole batch"),
     sa.Column("created_at", _TIME, nullable=False, comment="deleted when announced; the sweeper announces old ones"),
 )
-
-virtual_keys = sa.Table(
-    "virtual_keys",
-    metadata,
-    sa.Column("key_id", _C, primary_key=True, comment="12 characters, the public part of the key; logs show it"),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("key_hash", sa.LargeBinary, nullable=False, comment="HMAC-SHA-256 of the clear key with the pepper"),
-    sa.Column("pepper_version", sa.SmallInteger, nullable=False),
-    sa.Column("created_at", _TIME, nullable=False),
-    sa.Column("disabled_at", _TIME, nullable=True, comment="refused from then on"),
-)
-
 
 schedules = sa.Table(
     "schedules",

@@ -98,7 +98,8 @@ class Settings(BaseModel):
     admin_key: SecretStr | None = Field(default=None, description="Secret of the admin API. Embedded: generated.")
     key_pepper: SecretStr | None = Field(
         default=None,
-        description="Secret mixed into key hashes, 32 characters or more. Embedded: generated.",
+        description="Secret mixed into key hashes, 32 characters or more. Embedded: generated. For rotation several, "
+        "comma separated, each with its number: `2:new,1:old`; the first hashes, without a number it is 1.",
     )
     encryption_key: SecretStr | None = Field(
         default=None,
@@ -114,6 +115,40 @@ class Settings(BaseModel):
         default="conduit-tasks:",
         pattern=r"^[A-Za-z0-9_.:-]{0,64}$",
         description="Prefix of our Redis keys.",
+    )
+    cache: str = Field(
+        default="redis",
+        pattern="^(redis|memory)$",
+        description="redis, or memory for development: every process goes on as if Redis were away.",
+    )
+    trusted_proxies: Words = Field(
+        default=(),
+        description="Addresses or CIDRs, comma separated, of proxies whose X-Forwarded-For is believed.",
+    )
+    ban_exempt: Words = Field(
+        default=(),
+        description="Addresses or CIDRs, comma separated, that are never banned. Loopback never is.",
+    )
+    ban_after_failures: int = Field(
+        default=10, ge=1, le=10_000, description="Failed log-ins of one address in 30 minutes that ban it."
+    )
+    ban_s: float = Field(
+        default=1800.0, ge=1, le=86_400, description="How long a first ban lasts; each further one twice as long."
+    )
+    ip_rpm: int = Field(
+        default=6000,
+        ge=0,
+        le=10_000_000,
+        description="Requests a minute of one address to one route; 0: no limit. Loopback has none.",
+    )
+    admin_rpm: int = Field(
+        default=600, ge=0, le=10_000_000, description="Requests a minute of the admin key to one route; 0: no limit."
+    )
+    limits_without_redis: str = Field(
+        default="share",
+        pattern="^(share|open|closed)$",
+        description="While Redis is away limits are: share, divided by the live web processes; open, not enforced; "
+        "closed, everything that has one is refused.",
     )
     task_modules: Words = Field(
         default=(),
@@ -142,7 +177,7 @@ class Settings(BaseModel):
         description="Least level logged.",
     )
 
-    @field_validator("worker_queues", "task_modules", mode="before")
+    @field_validator("worker_queues", "task_modules", "trusted_proxies", "ban_exempt", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

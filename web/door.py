@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from core.access.virtual_keys import VirtualKey, public_part
+from core.access.model import VirtualKey
+from core.access.virtual_keys import public_part
 from core.connections import database_errors
 from core.ids import KeyId
 from web.problems import Unauthenticated

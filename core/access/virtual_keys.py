@@ -17,25 +17,17 @@ import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 
 import sqlalchemy as sa
 
+from core.access.model import VirtualKey
+from core.access.tables import virtual_keys
 from core.errors import InvalidRequest, KeyNotFound
 from core.ids import KeyId
-from core.schema import virtual_keys
 
 _ALPHABET = string.ascii_letters + string.digits
 _KEY = re.compile(r"^hr_([A-Za-z0-9]{12})_([A-Za-z0-9_-]{43})_([A-Za-z0-9]{6})$")
 PEPPER_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class VirtualKey:
-    key_id: KeyId
-    name: str
-    created_at: datetime
-    disabled_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

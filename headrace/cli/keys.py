@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from core.access.virtual_keys import VirtualKey
+from core.access.model import VirtualKey
 from core.connections import database_errors
 from headrace.cli.output import EXIT_CODES, AsJson, DataDir, ago, note, opened, say_json, say_table
 
