@@ -1,138 +1,257 @@
 """
-Who is calling: the virtual key of a request, checked against the database and remembered for four seconds.
+Who is calling, and whether they may: address, ban, IP filter, key, the key's own filter, limits. See docs/door.md.
 
-A disabled key is refused within five seconds at worst (law 6); the announcement of the change makes it milliseconds.
-Refusal needs proof (law 7): when the truth cannot be read, the answer is 503.
+For a caller who was here lately everything but the limits is decided in memory, and the limits of a request are one call
+to Redis. Refusal needs proof (law 7): when the truth cannot be read, the answer is 503.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
-import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
+from starlette.types import Scope
+
+from core.access.addresses import Client, TrustedProxies
+from core.access.authenticator import Authentication, Authenticator
+from core.access.bans import Bans
+from core.access.ip_filters import IpFilters
+from core.access.key_limits import KeyLimits
+from core.access.limit_model import Ask, Decision
+from core.access.limit_refusal import refusal_of
+from core.access.limits_of import Caller, LimitKeys, Planned, ask_of_address, ask_of_key, ask_to_verify
 from core.access.model import VirtualKey
-from core.access.virtual_keys import public_part
-from core.connections import database_errors
+from core.access.networks import parse_address
+from core.errors import Unavailable
 from core.ids import KeyId
-from web.problems import Unauthenticated
+from web.answers import Headers
+from web.limits import WebLimits, headers
+from web.problems import AddressRefused, Banned, Unauthenticated
 from web.threads import Threads
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-VALID_S = 4.0  # from before the read: with the read's own deadline inside the law's five seconds
-UNKNOWN_S = 1.0  # a wrong key that is sent over and over costs one query a second
-REMEMBERED = 10_000
-UNKNOWN_REMEMBERED = 1_000
 _BEARER = b"bearer "
 _LONGEST_TOKEN = 200  # ours have 77 characters
-_ID = slice(3, 15)  # of `hr_` + 12 characters
+_FORWARDING = frozenset({b"forwarded", b"x-real-ip", b"true-client-ip"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    digest: bytes
-    owner: KeyId
-    until: float
+class Shown:
+    """What a request says of itself: where it comes from, and the credential, if it shows any."""
+
+    client: Client
+    authorization: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who came in."""
+
+    key: VirtualKey
+    client: Client
+
+    @property
+    def owner(self) -> KeyId:
+        return self.key.key_id
 
 
 class Door:
     """
     Args:
-        authenticate: asks the database; None is proof that the key is not valid.
         threads: for keys that were valid a moment ago.
         strangers: for all others; few, so that a flood of invented keys does not keep out those who belong here.
+        ip_rpm: requests a minute of one address to one route; 0: no limit.
     """
 
     def __init__(
-        self, authenticate: Callable[[str], VirtualKey | None], threads: Threads, *, strangers: Threads
+        self,
+        *,
+        proxies: TrustedProxies,
+        bans: Bans,
+        filters: IpFilters,
+        authenticator: Authenticator,
+        key_limits: KeyLimits,
+        limits: WebLimits,
+        limit_keys: LimitKeys,
+        ip_rpm: int,
+        threads: Threads,
+        strangers: Threads,
     ) -> None:
-        self._authenticate = authenticate
+        self._proxies = proxies
+        self._bans = bans
+        self._filters = filters
+        self._authenticator = authenticator
+        self._key_limits = key_limits
+        self._limits = limits
+        self._limit_keys = limit_keys
+        self._ip_rpm = ip_rpm
         self._threads = threads
         self._strangers = strangers
-        self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._flights: dict[bytes, asyncio.Task[KeyId | None]] = {}
-        self._changes = 0
 
-    async def enter(self, authorization: bytes | None) -> KeyId:
+    async def enter(self, scope: Scope) -> Visitor:
         """
-        The owner on whose behalf the request acts.
-
-        Args:
-            authorization: the header's value.
+        The key on whose behalf the request acts.
 
         Raises:
+            Banned, AddressRefused: whoever it is, not from there.
             Unauthenticated: no key, or proof that it is not valid.
             Unavailable: could not find out.
         """
-        token = _token(authorization)
-        # Clear keys are not kept in memory: what is remembered is a hash.
-        digest = hashlib.sha256(token.encode()).digest()
-        known = self._known.get(token[_ID])
-        is_familiar = known is not None and hmac.compare_digest(known.digest, digest)
-        if known is not None and is_familiar and known.until > time.monotonic():
-            return known.owner
-        return await self._ask(token, digest, self._threads if is_familiar else self._strangers)
-
-    def forget(self, key_id: str) -> None:
-        """The key was changed: what is known of it, and what is being read now, does not count."""
-        self._changes += 1
-        self._known.pop(key_id, None)
-
-    def forget_all(self) -> None:
-        """Announcements may have been lost."""
-        self._changes += 1
-        self._known.clear()
-        self._unknown.clear()
-
-    async def _ask(self, token: str, digest: bytes, threads: Threads) -> KeyId:
-        if public_part(token) is None or self._unknown.get(digest, 0.0) > time.monotonic():
+        shown = self.look(scope)
+        token = _token(shown.authorization)
+        if token is None:
+            if shown.authorization is not None:
+                await self.fail(shown.client)
             raise Unauthenticated
-        flight = self._flights.get(digest)
-        if flight is None:
-            flight = asyncio.create_task(self._read(token, digest, threads))
-            self._flights[digest] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(digest, None))
-        # Shielded: a caller that leaves must not take the answer from the others.
-        owner = await asyncio.shield(flight)
-        if owner is None:
-            raise Unauthenticated
-        return owner
-
-    async def _read(self, token: str, digest: bytes, threads: Threads) -> KeyId | None:
-        began, changes = time.monotonic(), self._changes
-
-        def ask() -> VirtualKey | None:
-            with database_errors("the key was not checked"):
-                return self._authenticate(token)
-
-        key = await threads.run(ask, failure="the key was not checked")
+        key = self._authenticator.peek(token)
         if key is None:
-            _remember(self._unknown, digest, began + UNKNOWN_S, UNKNOWN_REMEMBERED)
-            return None
-        if changes == self._changes:
-            _remember(self._known, token[_ID], _Known(digest, key.key_id, began + VALID_S), REMEMBERED)
-        return key.key_id
+            key = (await self.authenticate(token)).key
+        if key is None:
+            await self.fail(shown.client)
+            raise Unauthenticated
+        self.check_key_filter(shown.client, key)
+        return Visitor(key, shown.client)
+
+    def look(self, scope: Scope) -> Shown:
+        """
+        The request's address and credential; memory only.
+
+        Raises:
+            Banned, AddressRefused: it may not come in, whatever it shows.
+            Unavailable: the IP filters were never read.
+        """
+        authorization: bytes | None = None
+        forwarded: list[bytes] = []
+        forwards = False
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = authorization or value
+            elif name == b"x-forwarded-for":
+                forwarded.append(value)
+            elif name in _FORWARDING:
+                forwards = True
+        peer = scope["client"]
+        client = self._proxies.client(peer[0] if peer else None, forwarded, forwards=forwards)
+        self.check_address(client)
+        return Shown(client, authorization)
+
+    def client_at(self, address: str, *, field: str) -> Client:
+        """
+        The client that somebody who is believed says there is.
+
+        Raises:
+            InvalidRequest: no address.
+        """
+        return self._proxies.client(str(parse_address(address, field=field)))
+
+    def check_address(self, client: Client) -> None:
+        """
+        Raises:
+            Banned, AddressRefused, Unavailable: as `look`.
+        """
+        ban = self._bans.is_banned(client)
+        if ban is not None:
+            raise Banned(ban.left_s)
+        if not self._filters.check(client.address).allowed:
+            raise AddressRefused
+
+    def check_key_filter(self, client: Client, key: VirtualKey) -> None:
+        """
+        Raises:
+            AddressRefused: this key may not be used from there.
+        """
+        if not self._filters.check(client.address, key.key_id).allowed:
+            raise AddressRefused
+
+    async def authenticate(self, clear_key: str) -> Authentication:
+        """
+        Whose key it is, or what proves that it opens nothing.
+
+        Raises:
+            Unavailable: could not find out.
+        """
+        refused = self._authenticator.known_refused(clear_key)
+        if refused is not None:
+            return refused
+        threads = self._threads if self._authenticator.is_familiar(clear_key) else self._strangers
+        return await threads.run(lambda: self._authenticator.authenticate(clear_key), failure="the key was not checked")
+
+    async def fail(self, client: Client, reason: str = "virtual key") -> None:
+        """A log-in failed; it counts before the answer is sent, so that the next one meets the ban."""
+        if not client.counts_failures:
+            return
+        with suppress(Unavailable):  # a flood that fills the queue is answered all the same
+            await self._strangers.run(lambda: self._bans.fail(client, reason), failure="the failure was not counted")
+
+    async def admit(self, visitor: Visitor, route: str, *, requests: int = 1, tasks: Sequence[Planned] = ()) -> Headers:
+        """
+        Count a request against all its limits, or against none when one refuses.
+
+        Args:
+            route: its template.
+            requests: how many it counts for; a batch counts each task.
+            tasks: what it will have accepted.
+
+        Returns the headers of the answer: what is left.
+
+        Raises:
+            RateLimited, LimitTooSmall, LimitsUnavailable: nothing was counted.
+        """
+        ask = ask_of_key(
+            self._limit_keys,
+            self.caller(visitor.client, route),
+            key_id=visitor.key.key_id,
+            limits=self._key_limits.get(visitor.key),
+            requests=requests,
+            tasks=tasks,
+        )
+        return await self.take(ask)
+
+    async def admit_address(self, client: Client, route: str) -> None:
+        """
+        As `admit`, where a key has no limits: for status reads and cancels.
+
+        Raises:
+            RateLimited, LimitsUnavailable: nothing was counted.
+        """
+        if self._ip_rpm and not client.is_loopback:
+            await self.take(ask_of_address(self._limit_keys, self.caller(client, route)))
+
+    async def decide_for_other(self, key: VirtualKey, caller: Caller, *, tokens: int) -> Decision:
+        """
+        As `admit`, for a request that another gateway serves: the decision, refusals too.
+
+        Raises:
+            LimitsUnavailable: nobody can count now.
+        """
+        limits = self._key_limits.get(key)
+        ask = ask_to_verify(self._limit_keys, caller, key_id=key.key_id, limits=limits, tokens=tokens)
+        decision = await self._limits.decide(ask)
+        if not decision.allowed and decision.refused is None:
+            raise refusal_of(decision)
+        return decision
+
+    async def take(self, ask: Ask) -> Headers:
+        """
+        Everything the ask wants, or nothing; the headers of the answer.
+
+        Raises:
+            RateLimited, LimitTooSmall, LimitsUnavailable: nothing was counted.
+        """
+        decision = await self._limits.decide(ask)
+        if not decision.allowed:
+            raise refusal_of(decision)
+        return headers(decision)
+
+    def caller(self, client: Client, route: str) -> Caller:
+        return Caller(route, None if client.is_loopback else client.limit_word, self._ip_rpm)
 
 
-def _token(authorization: bytes | None) -> str:
+def _token(authorization: bytes | None) -> str | None:
+    """None: there is none, or it cannot be one of ours."""
     if authorization is None or authorization[:7].lower() != _BEARER:
-        raise Unauthenticated
+        return None
     token = authorization[7:].strip()
     if len(token) > _LONGEST_TOKEN or not token.isascii():
-        raise Unauthenticated
+        return None
     return token.decode("ascii")
-
-
-def _remember(entries: OrderedDict[K, V], key: K, value: V, most: int) -> None:
-    entries[key] = value
-    entries.move_to_end(key)
-    while len(entries) > most:
-        entries.popitem(last=False)
