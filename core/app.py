@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from core.access.owners import Owners
+from core.access.peppers import Peppers
 from core.access.virtual_keys import VirtualKeys, changes_channel
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
@@ -24,7 +26,6 @@ from core.embedded import open_servers
 from core.errors import Misconfigured, NotFound, Unavailable
 from core.events import providers as provider_events
 from core.events.providers import ProviderChanged
-from core.ids import KeyId
 from core.providers.table import Providers
 from core.schedules.book import ScheduleBook
 from core.schema import check_revision, upgrade
@@ -115,11 +116,13 @@ def build_app(settings: Settings) -> App:
     copies = StatusCopies(cache, status_keys)
     channel = changes_channel(settings.instance_name)
 
-    def announce_key(key_id: KeyId) -> None:
+    def announce_keys() -> None:
         # An outage loses it: the doors find out by themselves within five seconds.
-        cache.publish(channel, key_id)
+        cache.publish(channel, "changed")
 
-    keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"), announce=announce_key)
+    peppers = Peppers.parse(_secret(settings.key_pepper, "KEY_PEPPER"))
+    keys = VirtualKeys(direct.connect, peppers, announce=announce_keys)
+    owners = Owners(keys)
 
     def read_queues() -> list[queues.Queue]:
         with database_errors("the queues were not read"), direct.connect() as connection:
@@ -135,7 +138,7 @@ def build_app(settings: Settings) -> App:
     tasks = TaskClient(
         engine,
         types=types,
-        keys=keys,
+        owners=owners,
         queues=known_queues,
         copies=copies,
         bells=bells,
@@ -151,7 +154,7 @@ def build_app(settings: Settings) -> App:
         types=types,
         keys=keys,
         tasks=tasks,
-        schedules=ScheduleBook(engine, types=types, keys=keys, queues=known_queues),
+        schedules=ScheduleBook(engine, types=types, owners=owners, queues=known_queues),
         providers=providers,
         capabilities=capabilities,
         capability_copies=capability_copies,

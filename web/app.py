@@ -77,7 +77,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     wakeups = WakeUps(
         redis_url,
         standing={
-            changes_channel(instance): lambda text: door.forget(text.decode("ascii", "replace")),
+            changes_channel(instance): lambda _: door.forget_all(),
             capability_events.channel(instance): changed,
             provider_events.channel(instance): changed,
         },

@@ -16,10 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from core.access.key_text import public_part
 from core.access.model import VirtualKey
-from core.access.virtual_keys import public_part
 from core.connections import database_errors
-from core.ids import KeyId
 from web.problems import Unauthenticated
 from web.threads import Threads
 
@@ -38,7 +37,7 @@ _ID = slice(3, 15)  # of `hr_` + 12 characters
 @dataclass(frozen=True, slots=True)
 class _Known:
     digest: bytes
-    owner: KeyId
+    key: VirtualKey
     until: float
 
 
@@ -58,12 +57,12 @@ class Door:
         self._strangers = strangers
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._flights: dict[bytes, asyncio.Task[KeyId | None]] = {}
+        self._flights: dict[bytes, asyncio.Task[VirtualKey | None]] = {}
         self._changes = 0
 
-    async def enter(self, authorization: bytes | None) -> KeyId:
+    async def enter(self, authorization: bytes | None) -> VirtualKey:
         """
-        The owner on whose behalf the request acts.
+        The key on whose behalf the request acts.
 
         Args:
             authorization: the header's value.
@@ -78,7 +77,7 @@ class Door:
         known = self._known.get(token[_ID])
         is_familiar = known is not None and hmac.compare_digest(known.digest, digest)
         if known is not None and is_familiar and known.until > time.monotonic():
-            return known.owner
+            return known.key
         return await self._ask(token, digest, self._threads if is_familiar else self._strangers)
 
     def forget(self, key_id: str) -> None:
@@ -92,7 +91,7 @@ class Door:
         self._known.clear()
         self._unknown.clear()
 
-    async def _ask(self, token: str, digest: bytes, threads: Threads) -> KeyId:
+    async def _ask(self, token: str, digest: bytes, threads: Threads) -> VirtualKey:
         if public_part(token) is None or self._unknown.get(digest, 0.0) > time.monotonic():
             raise Unauthenticated
         flight = self._flights.get(digest)
@@ -101,12 +100,12 @@ class Door:
             self._flights[digest] = flight
             flight.add_done_callback(lambda _: self._flights.pop(digest, None))
         # Shielded: a caller that leaves must not take the answer from the others.
-        owner = await asyncio.shield(flight)
-        if owner is None:
+        key = await asyncio.shield(flight)
+        if key is None:
             raise Unauthenticated
-        return owner
+        return key
 
-    async def _read(self, token: str, digest: bytes, threads: Threads) -> KeyId | None:
+    async def _read(self, token: str, digest: bytes, threads: Threads) -> VirtualKey | None:
         began, changes = time.monotonic(), self._changes
 
         def ask() -> VirtualKey | None:
@@ -118,8 +117,8 @@ class Door:
             _remember(self._unknown, digest, began + UNKNOWN_S, UNKNOWN_REMEMBERED)
             return None
         if changes == self._changes:
-            _remember(self._known, token[_ID], _Known(digest, key.key_id, began + VALID_S), REMEMBERED)
-        return key.key_id
+            _remember(self._known, token[_ID], _Known(digest, key, began + VALID_S), REMEMBERED)
+        return key
 
 
 def _token(authorization: bytes | None) -> str:
