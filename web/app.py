@@ -29,6 +29,7 @@ from web.openapi import document
 from web.revalidation import Revalidation
 from web.routes.admin_capabilities import AdminCapabilityRoutes
 from web.routes.admin_jobs import AdminJobRoutes
+from web.routes.admin_keys import AdminKeyRoutes
 from web.routes.admin_providers import AdminProviderRoutes
 from web.routes.admin_schedules import AdminScheduleRoutes
 from web.routes.health import HealthRoutes
@@ -127,6 +128,7 @@ def admin_routes(app: App, threads: Threads) -> list[Routes]:
         AdminScheduleRoutes(admin, app.schedules),
         AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
+        AdminKeyRoutes(admin, app.keys),
     ]
 
 

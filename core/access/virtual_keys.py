@@ -8,8 +8,6 @@ asks core/access/authenticator.py, which remembers.
 
 from __future__ import annotations
 
-import hmac
-import logging
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,11 +16,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
-from core.access import key_fields, key_pages
+from core.access import key_fields, key_lookup, key_pages
 from core.access.key_pages import KeyPage
-from core.access.key_rows import COLUMNS, Row, key_of
+from core.access.key_rows import COLUMNS, key_of
 from core.access.key_text import new_clear_key, new_key_id
 from core.access.model import NO_LIMITS, VirtualKey
 from core.access.peppers import Peppers, Presented
@@ -31,13 +28,10 @@ from core.errors import KeyChanged, KeyNotFound
 from core.events.access import Limits
 from core.ids import KeyId
 
-logger = logging.getLogger(__name__)
-
 OVERLAP = timedelta(hours=24)
 """How long a replaced secret goes on working unless it is said otherwise."""
 
 _c = virtual_keys.c
-_SECRET_COLUMNS = (_c.key_hash, _c.pepper_version, _c.previous_hash, _c.previous_pepper_version, _c.previous_until)
 
 
 class Unset:
@@ -238,7 +232,7 @@ class VirtualKeys:
     def find(self, key_id: str) -> VirtualKey | None:
         """As `get`; None: there is none."""
         with self._connect() as connection:
-            row = connection.execute(sa.select(*COLUMNS).where(*_is(key_id))).mappings().first()
+            row = connection.execute(sa.select(*COLUMNS).where(*key_lookup.is_key(key_id))).mappings().first()
         return None if row is None else key_of(row)
 
     def find_many(self, key_ids: Sequence[str]) -> list[VirtualKey]:
@@ -251,7 +245,7 @@ class VirtualKeys:
     def exists(self, key_id: str) -> bool:
         """A disabled key exists, a deleted one does not."""
         with self._connect() as connection:
-            return connection.execute(sa.select(_c.key_id).where(*_is(key_id))).first() is not None
+            return connection.execute(sa.select(_c.key_id).where(*key_lookup.is_key(key_id))).first() is not None
 
     def page(
         self, *, limit: int = 50, cursor: str | None = None, group: str | None = None, newest_first: bool = False
@@ -296,59 +290,12 @@ class VirtualKeys:
         return key if key is not None and key.grants(datetime.now(UTC)) else None
 
     def look_up(self, presented: Presented) -> VirtualKey | None:
-        """
-        The key whose secret was shown, also if it is disabled or has expired: whoever asks checks `grants`. None is
-        proof that it is unknown, wrong, replaced, deleted, or hashed with a pepper that is not in the settings.
-
-        A secret that is hashed with an older pepper is hashed anew with the current one.
-        """
+        """The key whose secret was shown, whether it is enabled or not: see core/access/key_lookup.py."""
         with self._connect() as connection:
-            query = sa.select(*COLUMNS, *_SECRET_COLUMNS).where(*_is(presented.key_id))
-            row = connection.execute(query).mappings().first()
-            if row is None:
-                return None
-            key = _matching(row, presented)
-            if key is None:
-                return None
-            is_newest = key.secret_until is None
-            version = row["pepper_version" if is_newest else "previous_pepper_version"]
-            if version == self._peppers.current:
-                return key
-            newer = self._hash_anew(connection, row, presented, is_newest=is_newest)
-        if newer is None:
-            return key
-        self._announce()
-        return newer
-
-    def _hash_anew(
-        self, connection: sa.Connection, row: Row, presented: Presented, *, is_newest: bool
-    ) -> VirtualKey | None:
-        """
-        None: it stayed as it was; the key works all the same, and the next use tries again.
-
-        Fenced by the hash: a rotation in between must not get its secret replaced by the old one.
-        """
-        prefix, column = ("", "key_hash") if is_newest else ("previous_", "previous_hash")
-        values = {
-            column: presented.hashes[self._peppers.current],
-            f"{prefix}pepper_version": self._peppers.current,
-        }
-        statement = (
-            virtual_keys.update()
-            .where(*_is(presented.key_id), _c[column] == row[column])
-            .values(values)
-            .returning(*COLUMNS, *_SECRET_COLUMNS)
-        )
-        try:
-            changed = connection.execute(statement).mappings().first()
-        except DBAPIError as error:
-            # A database that takes no writes must not refuse a key that it has just proved right.
-            logger.warning(
-                "a key was not hashed with the current pepper",
-                extra={"key_id": presented.key_id, "reason": type(error).__name__},
-            )
-            return None
-        return None if changed is None else _matching(changed, presented)
+            found = key_lookup.look_up(connection, presented, current_pepper=self._peppers.current)
+        if found.was_hashed_anew:
+            self._announce()
+        return found.key
 
     def _hashed(self, clear_key: str) -> dict[str, object]:
         return {"key_hash": self._peppers.hash(clear_key), "pepper_version": self._peppers.current}
@@ -362,7 +309,7 @@ class VirtualKeys:
         if_version: int | None = None,
     ) -> VirtualKey:
         """Args: where: what else must hold for there to be something to change."""
-        conditions = [*_is(key_id)]
+        conditions = [*key_lookup.is_key(key_id)]
         if where is not None:
             conditions.append(where)
         if if_version is not None:
@@ -378,26 +325,6 @@ class VirtualKeys:
         if if_version is not None and key.version != if_version:
             raise KeyChanged(f"key {key_id} has version {key.version}, not {if_version}; read it again")
         return key
-
-
-def _is(key_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-    return _c.key_id == key_id, _c.deleted_at.is_(None)
-
-
-def _matching(row: Row, presented: Presented) -> VirtualKey | None:
-    """The key, when what was shown is its secret or the one before it, and that one's time is not over."""
-    if _is_equal(row["key_hash"], presented.hashes.get(row["pepper_version"])):
-        return key_of(row)
-    until: datetime | None = row["previous_until"]
-    if until is None or until <= datetime.now(UTC):
-        return None
-    if _is_equal(row["previous_hash"], presented.hashes.get(row["previous_pepper_version"])):
-        return key_of(row, secret_until=until)
-    return None
-
-
-def _is_equal(stored: bytes | None, shown: bytes | None) -> bool:
-    return stored is not None and shown is not None and hmac.compare_digest(bytes(stored), shown)
 
 
 def _not_found(key_id: str) -> KeyNotFound:
