@@ -70,6 +70,10 @@ class Cache(Generic[V]):
             limit=max(1, spec.negative_entries), life_s=max(spec.negative_s, 1e-9), version=_no_version, rest_s=no_limit
         )
         self._redis = RedisTier(spec, link, counters, keys if spec.grants_rights else ())
+        # Bound once: `peek` is the hottest read there is.
+        self._remembered = self._memory.get
+        self._count_hit = counters.memory.add
+        self._may_grant = None if self._trust is None else self._trust.is_current
         self._flights: dict[str, Flight[V]] = {}
         self._lock = threading.Lock()
         self._revalidating = threading.BoundedSemaphore(_REVALIDATIONS)
@@ -81,10 +85,10 @@ class Cache(Generic[V]):
 
     def peek(self, id: str) -> V | None:
         """The value from memory; None: it is not there, or does not count now."""
-        value = self._memory.get(id)
-        if value is None or not (self._trust is None or self._trust.is_current()):
+        value = self._remembered(id)
+        if value is None or not (self._may_grant is None or self._may_grant()):
             return None
-        self.counters.memory.add()
+        self._count_hit()
         return value
 
     def known_missing(self, id: str) -> bool:
@@ -172,7 +176,7 @@ class Cache(Generic[V]):
         return [self.spec.key(id) for id in ids]
 
     def _is_current(self) -> bool:
-        return self._trust is None or self._trust.is_current()
+        return self._may_grant is None or self._may_grant()
 
     def _epoch(self) -> str | None:
         return None if self._trust is None else self._trust.epoch()
