@@ -83,6 +83,10 @@ class ScheduleNotFound(NotFound):
     code = "schedule_not_found"
 
 
+class CacheNotFound(NotFound):
+    code = "cache_not_found"
+
+
 class Conflict(HeadraceError):
     code = "conflict"
 

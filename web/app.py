@@ -65,7 +65,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     threads = Threads(landing)
     strangers = Threads(landing, size=2, waiting=64)
     door = Door(app.keys.authenticate, threads, strangers=strangers)
-    batch = StatusBatch(redis_url, app.status_keys)
+    batch = StatusBatch(redis_url, app.status_keys, is_off=app.cache.is_off)
     instance = app.settings.instance_name
 
     def changed(_: bytes) -> None:
@@ -83,6 +83,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
             provider_events.channel(instance): changed,
         },
         on_gap=on_gap,
+        is_off=app.cache.is_off,
     )
     statuses = Statuses(app.tasks.statuses, batch, threads)
     waiting = Waiting(statuses, wakeups, app.status_keys)
@@ -100,6 +101,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     router = build_router([health, tasks, models, *admin_routes(app, threads)], app.types)
     revalidation = Revalidation(app.discoveries.request_stale, threads)
     wakeups.start()
+    app.caches.start()
     app.capabilities.hear()
     revalidation.start()
     try:

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from core.access.owners import Owners
 from core.access.permissions import named_model
+from core.cache.counters import Counters
 from core.connections import autocommit, database_errors
 from core.errors import TaskIsFinal, TaskNotFound, TaskNotRetryable
 from core.ids import KeyId, PublicId, is_public_id
@@ -59,6 +60,7 @@ class TaskClient:
         copies: StatusCopies,
         bells: RedisBells,
         check_model: Callable[[TaskInput], None],
+        status_counters: Counters | None = None,
     ) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
@@ -68,7 +70,7 @@ class TaskClient:
         self._copies = copies
         self._bells = LateRinger(bells)
         self._check_model = check_model
-        self.statuses = StatusReader(copies, self.read_row)
+        self.statuses = StatusReader(copies, self.read_row, counters=status_counters)
         self._acceptance = Acceptance(engine, self._ring)
 
     # --- accept -------------------------------------------------------------------------------------------------
