@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from core.access.limit_copies import LimitCopies
+from core.access.limits_refresh import LimitsRefresh
 from core.access.owners import Owners
 from core.access.peppers import Peppers
 from core.access.virtual_keys import VirtualKeys, changes_channel
@@ -26,6 +28,7 @@ from core.connections import RedisLink, autocommit, connect_database, database_e
 from core.embedded import open_servers
 from core.errors import Misconfigured, NotFound, Unavailable
 from core.events import providers as provider_events
+from core.events.access import LimitsRefreshed
 from core.events.providers import ProviderChanged
 from core.providers.table import Providers
 from core.schedules.book import ScheduleBook
@@ -53,6 +56,9 @@ class App:
     status_keys: StatusKeys
     types: TaskTypes
     keys: VirtualKeys
+    peppers: Peppers
+    limit_copies: LimitCopies
+    limits_refresh: LimitsRefresh
     tasks: TaskClient
     schedules: ScheduleBook
     providers: Providers
@@ -127,6 +133,7 @@ def build_app(settings: Settings) -> App:
     peppers = Peppers.parse(_secret(settings.key_pepper, "KEY_PEPPER"))
     keys = VirtualKeys(direct.connect, peppers, announce=announce_keys)
     owners = Owners(keys)
+    limit_copies = LimitCopies(caches, settings.instance_name)
 
     def read_queues() -> list[queues.Queue]:
         with database_errors("the queues were not read"), direct.connect() as connection:
@@ -159,6 +166,9 @@ def build_app(settings: Settings) -> App:
         status_keys=status_keys,
         types=types,
         keys=keys,
+        peppers=peppers,
+        limit_copies=limit_copies,
+        limits_refresh=LimitsRefresh(direct.connect, peppers, tell=_tell_nobody, write=limit_copies.write),
         tasks=tasks,
         schedules=ScheduleBook(engine, types=types, owners=owners, queues=known_queues),
         providers=providers,
@@ -167,6 +177,10 @@ def build_app(settings: Settings) -> App:
         capability_overrides=Overrides(engine, providers.get, capability_copies.publish),
         discoveries=discoveries,
     )
+
+
+def _tell_nobody(_: LimitsRefreshed) -> None:
+    """Until the change log is there, each process finds out by itself within 45 s."""
 
 
 def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -31,22 +31,31 @@ class Found:
     Args:
         key: also when it is disabled or has expired. None is proof that the secret is unknown, wrong or replaced, the
             key deleted, or hashed with a pepper that is not in the settings.
+        pepper_version: of the hash in the row by which it was found. A copy that is named by another hash would not
+            hear of changes, which are told by the hashes in the row.
     """
 
     key: VirtualKey | None
+    pepper_version: int = 0
     was_hashed_anew: bool = False
 
 
+_NOBODY = Found(None)
+
+
 def look_up(connection: sa.Connection, presented: Presented, *, current_pepper: int) -> Found:
-    """One query; two more at the first use after a pepper was replaced. The connection commits each statement."""
+    """
+    One query; two more at the first use after a pepper was replaced. The connection commits each statement.
+
+    A hash only moves to a pepper with a higher number: while processes with the old and with the new order of peppers
+    run side by side, they must not take turns at the row.
+    """
     query = sa.select(*COLUMNS, *_SECRET_COLUMNS).where(*is_key(presented.key_id))
     row = connection.execute(query).mappings().first()
-    key = None if row is None else _matching(row, presented)
-    if row is None or key is None:
-        return Found(None)
-    prefix, column = ("", "key_hash") if key.secret_until is None else ("previous_", "previous_hash")
-    if row[f"{prefix}pepper_version"] == current_pepper:
-        return Found(key)
+    found = _NOBODY if row is None else _matching(row, presented)
+    if row is None or found.key is None or found.pepper_version >= current_pepper:
+        return found
+    prefix, column = ("", "key_hash") if found.key.secret_until is None else ("previous_", "previous_hash")
     values = {column: presented.hashes[current_pepper], f"{prefix}pepper_version": current_pepper}
     # Fenced by the hash: a rotation in between must not get its secret replaced by the one before it.
     statement = (
@@ -59,15 +68,15 @@ def look_up(connection: sa.Connection, presented: Presented, *, current_pepper: 
         changed = connection.execute(statement).mappings().first()
         if changed is None:  # somebody was faster: what did they make of it?
             again = connection.execute(query).mappings().first()
-            return Found(None if again is None else _matching(again, presented))
+            return _NOBODY if again is None else _matching(again, presented)
     except DBAPIError as error:
         # A database that takes no writes must not refuse a key that it has just proved right; the next use tries again.
         logger.warning(
             "a key was not hashed with the current pepper",
             extra={"key_id": presented.key_id, "reason": type(error).__name__},
         )
-        return Found(key)
-    return Found(_matching(changed, presented), was_hashed_anew=True)
+        return found
+    return replace(_matching(changed, presented), was_hashed_anew=True)
 
 
 def is_key(key_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
@@ -75,16 +84,16 @@ def is_key(key_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]
     return _c.key_id == key_id, _c.deleted_at.is_(None)
 
 
-def _matching(row: Row, presented: Presented) -> VirtualKey | None:
+def _matching(row: Row, presented: Presented) -> Found:
     """The key, when what was shown is its secret or the one before it, and that one's time is not over."""
     if _is_equal(row["key_hash"], presented.hashes.get(row["pepper_version"])):
-        return key_of(row)
+        return Found(key_of(row), row["pepper_version"])
     until: datetime | None = row["previous_until"]
     if until is None or until <= datetime.now(UTC):
-        return None
+        return _NOBODY
     if _is_equal(row["previous_hash"], presented.hashes.get(row["previous_pepper_version"])):
-        return key_of(row, secret_until=until)
-    return None
+        return Found(key_of(row, secret_until=until), row["previous_pepper_version"])
+    return _NOBODY
 
 
 def _is_equal(stored: bytes | None, shown: bytes | None) -> bool:

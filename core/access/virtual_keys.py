@@ -18,6 +18,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core.access import key_fields, key_lookup, key_pages
+from core.access.key_lookup import Found
 from core.access.key_pages import KeyPage
 from core.access.key_rows import COLUMNS, key_of
 from core.access.key_text import new_clear_key, new_key_id
@@ -286,16 +287,16 @@ class VirtualKeys:
         not told apart.
         """
         presented = self._peppers.present(clear_key)
-        key = None if presented is None else self.look_up(presented)
+        key = None if presented is None else self.look_up(presented).key
         return key if key is not None and key.grants(datetime.now(UTC)) else None
 
-    def look_up(self, presented: Presented) -> VirtualKey | None:
+    def look_up(self, presented: Presented) -> Found:
         """The key whose secret was shown, whether it is enabled or not: see core/access/key_lookup.py."""
         with self._connect() as connection:
             found = key_lookup.look_up(connection, presented, current_pepper=self._peppers.current)
         if found.was_hashed_anew:
             self._announce()
-        return found.key
+        return found
 
     def _hashed(self, clear_key: str) -> dict[str, object]:
         return {"key_hash": self._peppers.hash(clear_key), "pepper_version": self._peppers.current}

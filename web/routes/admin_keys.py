@@ -179,9 +179,7 @@ class AdminKeyRoutes:
     async def delete(self, request: Request) -> Response:
         self._admin.enter(request)
         key_id = _key_id(request)
-        await self._admin.call(
-            lambda: self._keys.delete(key_id), failure="it is not known whether the key was deleted"
-        )
+        await self._admin.call(lambda: self._keys.delete(key_id), failure="it is not known whether the key was deleted")
         return nothing()
 
     async def disable(self, request: Request) -> Response:
