@@ -14,7 +14,12 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from core.access.limit_copies import LimitCopies
+from core.access.limits_refresh import LimitsRefresh
+from core.access.owners import Owners
+from core.access.peppers import Peppers
 from core.access.virtual_keys import VirtualKeys, changes_channel
+from core.cache.caches import Caches
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
 from core.capabilities.overrides import Overrides
@@ -23,8 +28,8 @@ from core.connections import RedisLink, autocommit, connect_database, database_e
 from core.embedded import open_servers
 from core.errors import Misconfigured, NotFound, Unavailable
 from core.events import providers as provider_events
+from core.events.access import LimitsRefreshed
 from core.events.providers import ProviderChanged
-from core.ids import KeyId
 from core.providers.table import Providers
 from core.schedules.book import ScheduleBook
 from core.schema import check_revision, upgrade
@@ -45,11 +50,15 @@ class App:
     settings: Settings
     engine: sa.Engine
     cache: RedisLink
+    caches: Caches
     bells: RedisBells
     copies: StatusCopies
     status_keys: StatusKeys
     types: TaskTypes
     keys: VirtualKeys
+    peppers: Peppers
+    limit_copies: LimitCopies
+    limits_refresh: LimitsRefresh
     tasks: TaskClient
     schedules: ScheduleBook
     providers: Providers
@@ -88,6 +97,7 @@ def open_app(settings: Settings | None = None) -> Generator[App]:
         finally:
             app.tasks.close()
             app.capabilities.close()
+            app.caches.close()
             app.cache.close()
             app.bells.link.close()
             app.engine.dispose()
@@ -109,24 +119,28 @@ def build_app(settings: Settings) -> App:
     engine = connect_database(_secret(settings.database_url, "DATABASE_URL"))
     direct = autocommit(engine)
     types = load_task_types(modules=settings.task_modules, diagnostics=settings.offers_diagnostics)
-    cache = RedisLink(redis_url)
+    cache = RedisLink(redis_url, is_off=settings.cache == "memory")
+    caches = Caches(cache, pepper=_secret(settings.key_pepper, "KEY_PEPPER"))
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
     copies = StatusCopies(cache, status_keys)
     channel = changes_channel(settings.instance_name)
 
-    def announce_key(key_id: KeyId) -> None:
+    def announce_keys() -> None:
         # An outage loses it: the doors find out by themselves within five seconds.
-        cache.publish(channel, key_id)
+        cache.publish(channel, "changed")
 
-    keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"), announce=announce_key)
+    peppers = Peppers.parse(_secret(settings.key_pepper, "KEY_PEPPER"))
+    keys = VirtualKeys(direct.connect, peppers, announce=announce_keys)
+    owners = Owners(keys)
+    limit_copies = LimitCopies(caches, settings.instance_name)
 
     def read_queues() -> list[queues.Queue]:
         with database_errors("the queues were not read"), direct.connect() as connection:
             return queues.load(connection)
 
     known_queues = KnownQueues(read_queues)
-    capability_copies = CapabilityCopies(cache, settings.instance_name)
+    capability_copies = CapabilityCopies(cache, settings.instance_name, caches.counters("provider_capabilities"))
     heard: list[Callable[[ProviderChanged], None]] = []
     providers = _providers(settings, engine, links=(cache, bells.link), heard=heard)
     capabilities = Capabilities(engine, capability_copies, providers.list)
@@ -135,29 +149,38 @@ def build_app(settings: Settings) -> App:
     tasks = TaskClient(
         engine,
         types=types,
-        keys=keys,
+        owners=owners,
         queues=known_queues,
         copies=copies,
         bells=bells,
         check_model=capabilities.check_loaded,
+        status_counters=caches.counters("task_status"),
     )
     return App(
         settings=settings,
         engine=engine,
         cache=cache,
+        caches=caches,
         bells=bells,
         copies=copies,
         status_keys=status_keys,
         types=types,
         keys=keys,
+        peppers=peppers,
+        limit_copies=limit_copies,
+        limits_refresh=LimitsRefresh(direct.connect, peppers, tell=_tell_nobody, write=limit_copies.write),
         tasks=tasks,
-        schedules=ScheduleBook(engine, types=types, keys=keys, queues=known_queues),
+        schedules=ScheduleBook(engine, types=types, owners=owners, queues=known_queues),
         providers=providers,
         capabilities=capabilities,
         capability_copies=capability_copies,
         capability_overrides=Overrides(engine, providers.get, capability_copies.publish),
         discoveries=discoveries,
     )
+
+
+def _tell_nobody(_: LimitsRefreshed) -> None:
+    """Until the change log is there, each process finds out by itself within 45 s."""
 
 
 def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:

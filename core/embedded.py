@@ -25,6 +25,7 @@ from typing import TypedDict, cast
 
 from pydantic import SecretStr
 
+from core.access.peppers import Peppers
 from core.errors import Misconfigured, Unavailable
 from core.sealing import new_key
 from core.servers.keeper import Orders, PostgresOrder, ValkeyOrder, write_private
@@ -36,7 +37,6 @@ _ROOT = Path(__file__).resolve().parents[1]
 _START_S = 90.0  # initdb and crash recovery on a slow, busy disk
 _LEAVE_S = 15.0
 _POLL_S = 0.01
-_PEPPER_CHARACTERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +274,8 @@ def _require_secrets(settings: Settings) -> None:
             + " and ".join(f"HEADRACE_{name}" for name in missing)
             + ', e.g. to the output of python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
         )
-    pepper = settings.key_pepper
-    if pepper is not None and len(pepper.get_secret_value()) < _PEPPER_CHARACTERS:
-        raise Misconfigured(f"HEADRACE_KEY_PEPPER: must have {_PEPPER_CHARACTERS} characters or more")
+    if settings.key_pepper is not None:
+        Peppers.parse(settings.key_pepper.get_secret_value())
 
 
 def _completed(settings: Settings, servers: Servers, *, made: Secrets | None) -> Settings:

@@ -37,6 +37,30 @@ class UnknownTaskType(InvalidRequest):
     code = "unknown_task_type"
 
 
+class NotAllowed(InvalidRequest):
+    """The virtual key may not have that, or nothing any more. Over HTTP it is 403."""
+
+    code = "not_allowed"
+
+
+class TypeNotAllowed(NotAllowed):
+    """`allowed_types` of the key does not name the task's type."""
+
+    code = "type_not_allowed"
+
+
+class ModelNotAllowed(NotAllowed):
+    """`allowed_models` of the key does not name the model."""
+
+    code = "model_not_allowed"
+
+
+class KeyRefused(NotAllowed):
+    """On behalf of a key that is disabled or has expired nothing new is begun."""
+
+    code = "key_refused"
+
+
 class NotFound(HeadraceError):
     code = "not_found"
 
@@ -59,8 +83,18 @@ class ScheduleNotFound(NotFound):
     code = "schedule_not_found"
 
 
+class CacheNotFound(NotFound):
+    code = "cache_not_found"
+
+
 class Conflict(HeadraceError):
     code = "conflict"
+
+
+class KeyChanged(Conflict):
+    """Somebody changed the key since it was read: read it again."""
+
+    code = "key_changed"
 
 
 class ScheduleExists(Conflict):

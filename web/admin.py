@@ -74,6 +74,13 @@ class Admin:
             check_storable(inner, field=name)
         return body
 
+    async def optional_body(self, request: Request, model: type[M]) -> M:
+        """As `body`, where a request without one says that nothing differs from what is usual."""
+        length = header(request.scope, b"content-length")
+        if header(request.scope, b"transfer-encoding") is None and (length is None or int(length) == 0):
+            return model()
+        return await self.body(request, model)
+
     async def call(self, function: Callable[[], T], *, failure: str, deadline_s: float = ANSWER_S) -> T:
         """
         Call synchronous code of core in a thread; more than a request's time is added to it.

@@ -29,6 +29,7 @@ from web.openapi import document
 from web.revalidation import Revalidation
 from web.routes.admin_capabilities import AdminCapabilityRoutes
 from web.routes.admin_jobs import AdminJobRoutes
+from web.routes.admin_keys import AdminKeyRoutes
 from web.routes.admin_providers import AdminProviderRoutes
 from web.routes.admin_schedules import AdminScheduleRoutes
 from web.routes.health import HealthRoutes
@@ -64,7 +65,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     threads = Threads(landing)
     strangers = Threads(landing, size=2, waiting=64)
     door = Door(app.keys.authenticate, threads, strangers=strangers)
-    batch = StatusBatch(redis_url, app.status_keys)
+    batch = StatusBatch(redis_url, app.status_keys, is_off=app.cache.is_off)
     instance = app.settings.instance_name
 
     def changed(_: bytes) -> None:
@@ -77,11 +78,12 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     wakeups = WakeUps(
         redis_url,
         standing={
-            changes_channel(instance): lambda text: door.forget(text.decode("ascii", "replace")),
+            changes_channel(instance): lambda _: door.forget_all(),
             capability_events.channel(instance): changed,
             provider_events.channel(instance): changed,
         },
         on_gap=on_gap,
+        is_off=app.cache.is_off,
     )
     statuses = Statuses(app.tasks.statuses, batch, threads)
     waiting = Waiting(statuses, wakeups, app.status_keys)
@@ -99,6 +101,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     router = build_router([health, tasks, models, *admin_routes(app, threads)], app.types)
     revalidation = Revalidation(app.discoveries.request_stale, threads)
     wakeups.start()
+    app.caches.start()
     app.capabilities.hear()
     revalidation.start()
     try:
@@ -127,6 +130,7 @@ def admin_routes(app: App, threads: Threads) -> list[Routes]:
         AdminScheduleRoutes(admin, app.schedules),
         AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
+        AdminKeyRoutes(admin, app.keys),
     ]
 
 

@@ -15,8 +15,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.access.model import VirtualKey
+from core.access.permissions import check_allowed, named_model
 from core.errors import Conflict, InvalidRequest, UnknownQueue, UnknownTaskType
-from core.ids import KeyId
 from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks.accept import Idempotency
 from core.tasks.acceptance import ACCEPT_TIMEOUT_S, BULK, Accepted, canonical_bytes, check_idempotency_key
@@ -92,23 +93,24 @@ class Intake:
         self._queues: set[str] = set()
 
     async def accept(
-        self, body: bytes, *, owner: KeyId, idempotency_key: str | None, is_batch: bool = False
+        self, body: bytes, *, key: VirtualKey, idempotency_key: str | None, is_batch: bool = False
     ) -> Accepted:
         """
         Returns after the commit.
 
         Raises:
             InvalidRequest: names the first bad field; nothing was stored.
+            NotAllowed: the key may not use the type or the model of one of them.
             IdempotencyMismatch: the key was used for another body.
             Unavailable: not known to be accepted; to be sent again with the same idempotency key.
         """
         if idempotency_key is not None:
             check_idempotency_key(idempotency_key)
         if len(body) <= SMALL_BYTES:
-            tasks, idempotency = self._build(body, owner, idempotency_key, is_batch)
+            tasks, idempotency = self._build(body, key, idempotency_key, is_batch)
         else:
             tasks, idempotency = await self._threads.run(
-                lambda: self._build(body, owner, idempotency_key, is_batch), failure="nothing was accepted"
+                lambda: self._build(body, key, idempotency_key, is_batch), failure="nothing was accepted"
             )
         await self._check_queues(tasks, is_batch=is_batch)
         future: Future[Accepted] = self._tasks.submit(tasks, idempotency)
@@ -120,20 +122,22 @@ class Intake:
         return accepted
 
     def _build(
-        self, body: bytes, owner: KeyId, key: str | None, is_batch: bool
+        self, body: bytes, key: VirtualKey, idempotency_key: str | None, is_batch: bool
     ) -> tuple[list[NewTask], Idempotency | None]:
         value = parse(body)
-        tasks = self._batch(value, owner) if is_batch else [self._task(value, owner, "")]
-        return tasks, None if key is None else Idempotency.of(key, canonical_bytes(value))
+        tasks = self._batch(value, key) if is_batch else [self._task(value, key, "")]
+        if idempotency_key is None:
+            return tasks, None
+        return tasks, Idempotency.of(idempotency_key, canonical_bytes(value))
 
-    def _batch(self, value: Mapping[str, object], owner: KeyId) -> list[NewTask]:
+    def _batch(self, value: Mapping[str, object], key: VirtualKey) -> list[NewTask]:
         try:
             batch = BatchBody.model_validate(value)
         except ValidationError as error:
             raise first_problem(error, at="") from None
-        return [self._task(task, owner, f"tasks[{place}]") for place, task in enumerate(batch.tasks)]
+        return [self._task(task, key, f"tasks[{place}]") for place, task in enumerate(batch.tasks)]
 
-    def _task(self, value: object, owner: KeyId, at: str) -> NewTask:
+    def _task(self, value: object, key: VirtualKey, at: str) -> NewTask:
         if not isinstance(value, dict):
             raise InvalidRequest(f"{at}: must be a JSON object", field=at)
         prefix = f"{at}." if at else ""
@@ -146,8 +150,9 @@ class Intake:
         spec = self._types.get(body.type)
         input = validate_input(spec, body.input, at=f"{prefix}input")
         try:
+            check_allowed(key, spec.name, named_model(input))
             self._check_model(input)
-            return build(spec, input, owner=owner, options=_options(body))
+            return build(spec, input, owner=key.key_id, options=_options(body))
         except InvalidRequest as error:
             raise _prefixed(error, prefix) from None
 

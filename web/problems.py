@@ -14,7 +14,7 @@ from http import HTTPStatus
 import orjson
 from starlette.responses import Response
 
-from core.errors import Conflict, HeadraceError, InvalidRequest, NotFound, Unavailable
+from core.errors import Conflict, HeadraceError, InvalidRequest, NotAllowed, NotFound, Unavailable
 from web.answers import Answer, Headers
 
 MEDIA = b"application/problem+json"
@@ -69,6 +69,7 @@ def _status_of(error: HeadraceError) -> HTTPStatus:
     kinds: dict[type[HeadraceError], HTTPStatus] = {
         Unauthenticated: HTTPStatus.UNAUTHORIZED,
         Forbidden: HTTPStatus.FORBIDDEN,
+        NotAllowed: HTTPStatus.FORBIDDEN,  # before what it is a kind of
         InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
         NotFound: HTTPStatus.NOT_FOUND,
         Conflict: HTTPStatus.CONFLICT,

@@ -22,6 +22,8 @@ class VirtualKey:
         allowed_types: task types, a trailing `*` stands for any ending; empty: all.
         allowed_models: the same for models.
         version: of the row; of two copies the higher is the newer.
+        secret_until: the secret that was shown was replaced by a rotation, and is refused from then on; None: it is
+            the newest. The only member that is of the secret and not of the row.
     """
 
     key_id: KeyId
@@ -34,22 +36,37 @@ class VirtualKey:
     allowed_models: tuple[str, ...] = ()
     limits: Limits = field(default=NO_LIMITS)
     version: int = 1
+    secret_until: datetime | None = None
 
     @property
     def is_enabled(self) -> bool:
         return self.disabled_at is None
 
+    @property
+    def ends_at(self) -> datetime | None:
+        """From then on the key, or the secret that was shown, is refused."""
+        if self.expires_at is None or self.secret_until is None:
+            return self.expires_at or self.secret_until
+        return min(self.expires_at, self.secret_until)
+
     def has_expired(self, now: datetime) -> bool:
         return self.expires_at is not None and now >= self.expires_at
 
+    def grants(self, now: datetime) -> bool:
+        """Whether it opens the door with the secret that was shown."""
+        if self.disabled_at is not None:
+            return False
+        ends_at = self.ends_at
+        return ends_at is None or now < ends_at
+
     def allows_type(self, task_type: str) -> bool:
-        return _allows(self.allowed_types, task_type)
+        return allows(self.allowed_types, task_type)
 
     def allows_model(self, model: str) -> bool:
-        return _allows(self.allowed_models, model)
+        return allows(self.allowed_models, model)
 
 
-def _allows(patterns: tuple[str, ...], word: str) -> bool:
+def allows(patterns: tuple[str, ...], word: str) -> bool:
     """An empty list allows everything. Case matters: so it does to the providers."""
     if not patterns:
         return True

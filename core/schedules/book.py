@@ -17,9 +17,10 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from core.access.virtual_keys import VirtualKeys
+from core.access.owners import Owners
+from core.access.permissions import named_model
 from core.connections import autocommit, database_errors
-from core.errors import InvalidRequest, ScheduleChanged, ScheduleExists
+from core.errors import InvalidRequest, KeyRefused, NotAllowed, ScheduleChanged, ScheduleExists
 from core.ids import KeyId, new_task_id
 from core.schedules import due, task_template
 from core.schedules.history import add_waiting, page_of_runs
@@ -73,11 +74,11 @@ _FIELDS = frozenset(field.name for field in fields(ScheduleSpec))
 class ScheduleBook:
     """All schedules of one deployment. Thread-safe. Every method raises StoreUnavailable when the database is away."""
 
-    def __init__(self, engine: sa.Engine, *, types: TaskTypes, keys: VirtualKeys, queues: KnownQueues) -> None:
+    def __init__(self, engine: sa.Engine, *, types: TaskTypes, owners: Owners, queues: KnownQueues) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
         self._types = types
-        self._keys = keys
+        self._owners = owners
         self._queues = queues
 
     def check(self, spec: ScheduleSpec) -> None:
@@ -94,9 +95,14 @@ class ScheduleBook:
             self._queues.check(template.queue)
         except InvalidRequest as error:
             raise task_template.within_task(error) from error
-        with database_errors("the owner was not checked"):
-            if not self._keys.exists(spec.owner):
-                raise InvalidRequest(f"owner: no virtual key {spec.owner[:60]!r}", field="owner")
+        try:
+            self._owners.check(spec.owner, template.type, named_model(template.input))
+        except KeyRefused:  # it may be enabled again, or its expiry moved; until then each fire fails and says why
+            pass
+        except NotAllowed as error:
+            # It is not the operator who may not: to them it is a wrong field, with the same message.
+            field = f"{task_template.FIELD}.{error.field}"
+            raise InvalidRequest(f"{task_template.FIELD}.{error}", field=field) from error
 
     def preview(self, spec: ScheduleSpec, count: int = PREVIEWED) -> list[datetime]:
         """The next due times of a schedule that is not saved; only its timing is checked."""

@@ -15,6 +15,7 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 
+from core.access.permissions import check_lists, named_model
 from core.errors import InvalidRequest
 from core.ids import KeyId, new_task_id
 from core.schedules import task_template
@@ -65,12 +66,15 @@ class State:
 
     Args:
         active: a run goes on, or the last task is not final.
-        has_owner: the owner's key is there and not disabled; always True for jobs.
+        refused: why the owner gets no task, e.g. its key is disabled; None: it does, or it is a job.
+        allowed_types, allowed_models: of the owner's key; empty: all.
     """
 
     active: bool
     waiting: int
-    has_owner: bool
+    refused: str | None
+    allowed_types: tuple[str, ...] = ()
+    allowed_models: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -158,11 +162,12 @@ class FirePlan:
             finished_at=row["now"],
             lateness_s=(row["now"] - due_at).total_seconds(),
         )
-        if not state.has_owner:
+        if state.refused is not None:
             # closed: no right outlives its revocation (law 6).
-            return replace(run, outcome=RunOutcome.FAILED, reason="the owner's key is disabled")
+            return replace(run, outcome=RunOutcome.FAILED, reason=state.refused)
         try:
             template = task_template.read(orjson.loads(row["task"]))
+            check_lists(state.allowed_types, state.allowed_models, template.type, named_model(template.input))
             task = task_template.new_task(template, self._types, owner=KeyId(row["owner_id"]))
         except InvalidRequest as error:  # the type was there when it was saved
             return replace(run, outcome=RunOutcome.FAILED, reason=f"the task was refused: {error}"[:500])

@@ -80,9 +80,12 @@ SELECT s.id,
     (SELECT count(*) FROM schedule_runs r WHERE r.schedule_id = s.id AND r.outcome = 'waiting') AS waiting,
     EXISTS (SELECT 1 FROM schedule_runs r WHERE r.schedule_id = s.id AND r.outcome = 'running')
         OR EXISTS (SELECT 1 FROM tasks t WHERE t.public_id = s.last_task_id AND t.finished_at IS NULL) AS active,
-    s.owner_id IS NULL OR EXISTS (
-        SELECT 1 FROM virtual_keys k WHERE k.key_id = s.owner_id AND k.disabled_at IS NULL) AS has_owner
-FROM schedules s WHERE s.id = ANY(%(ids)s)
+    CASE WHEN s.owner_id IS NULL THEN NULL
+        WHEN k.key_id IS NULL OR k.deleted_at IS NOT NULL THEN 'the owner''s key is deleted'
+        WHEN k.disabled_at IS NOT NULL THEN 'the owner''s key is disabled'
+        WHEN k.expires_at <= now() THEN 'the owner''s key has expired' END AS refused,
+    k.allowed_types, k.allowed_models
+FROM schedules s LEFT JOIN virtual_keys k ON k.key_id = s.owner_id WHERE s.id = ANY(%(ids)s)
 """
 
 _GIVE_UP = """
@@ -202,7 +205,14 @@ class Firing:
         """A statement of its own: its snapshot is taken when the rows are locked already."""
         rows = connection.exec_driver_sql(_STATES, {"ids": list(ids)}).mappings()
         return {
-            row["id"]: State(active=row["active"], waiting=row["waiting"], has_owner=row["has_owner"]) for row in rows
+            row["id"]: State(
+                active=row["active"],
+                waiting=row["waiting"],
+                refused=row["refused"],
+                allowed_types=tuple(row["allowed_types"] or ()),
+                allowed_models=tuple(row["allowed_models"] or ()),
+            )
+            for row in rows
         }
 
     def _plan_due(self, plan: FirePlan, row: Row, state: State) -> None:

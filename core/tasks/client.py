@@ -19,9 +19,11 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from core.access.virtual_keys import VirtualKeys
+from core.access.owners import Owners
+from core.access.permissions import named_model
+from core.cache.counters import Counters
 from core.connections import autocommit, database_errors
-from core.errors import InvalidRequest, TaskIsFinal, TaskNotFound, TaskNotRetryable
+from core.errors import TaskIsFinal, TaskNotFound, TaskNotRetryable
 from core.ids import KeyId, PublicId, is_public_id
 from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks import accept, archive, queries, store
@@ -53,22 +55,22 @@ class TaskClient:
         engine: sa.Engine,
         *,
         types: TaskTypes,
-        keys: VirtualKeys,
+        owners: Owners,
         queues: KnownQueues,
         copies: StatusCopies,
         bells: RedisBells,
         check_model: Callable[[TaskInput], None],
+        status_counters: Counters | None = None,
     ) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
         self._types = types
-        self._keys = keys
+        self._owners = owners
         self._queues = queues
         self._copies = copies
         self._bells = LateRinger(bells)
         self._check_model = check_model
-        self._owners: set[str] = set()
-        self.statuses = StatusReader(copies, self.read_row)
+        self.statuses = StatusReader(copies, self.read_row, counters=status_counters)
         self._acceptance = Acceptance(engine, self._ring)
 
     # --- accept -------------------------------------------------------------------------------------------------
@@ -97,6 +99,7 @@ class TaskClient:
 
         Raises:
             InvalidRequest: a field is out of bounds, the queue or owner is unknown, or the model is known not to do it.
+            NotAllowed: the owner's key is disabled or expired, or may not use the type or the model.
             IdempotencyMismatch: the key was used for another task.
             StoreUnavailable: not known to be accepted; send it again with the same idempotency key.
         """
@@ -143,18 +146,9 @@ class TaskClient:
 
     def _build(self, input: TaskInput, owner: str, options: TaskOptions) -> NewTask:
         self._queues.check(options.queue)
-        self._check_owner(owner)
+        self._owners.check(owner, input.task_type, named_model(input))
         self._check_model(input)
         return build(self._types.get(input.task_type), input, owner=KeyId(owner), options=options)
-
-    def _check_owner(self, owner: str) -> None:
-        if owner in self._owners:
-            return
-        with database_errors("the owner was not checked"):
-            if not self._keys.exists(owner):
-                raise InvalidRequest(f"owner: no virtual key {owner!r}; `headrace keys list` shows them", field="owner")
-        if len(self._owners) < 10_000:  # a bound, not a cache: keys are never deleted under a task
-            self._owners.add(owner)
 
     def _accept_in(self, session: Session, task: NewTask, idempotency: Idempotency | None) -> Task:
         with database_errors("the task was not accepted; roll the session back"):
@@ -286,6 +280,7 @@ class TaskClient:
         Raises:
             TaskNotFound: no such task, or not this owner's.
             TaskNotRetryable: it is not final, or it completed.
+            NotAllowed: the owner's key is disabled or expired, or may not have such a task any more.
         """
         if not is_public_id(public_id):
             raise _not_found(public_id)
@@ -298,6 +293,7 @@ class TaskClient:
             raise TaskNotRetryable(f"task {public_id} is {old.state}: it can be retried once it is final")
         if old.state is TaskState.COMPLETED:
             raise TaskNotRetryable(f"task {public_id} completed; enqueue a new task to run it again")
+        self._owners.check(old.owner_id, old.type, named_model(orjson.loads(input_json)))
         options = TaskOptions(
             queue=old.queue,
             priority=old.priority,

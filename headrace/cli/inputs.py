@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,8 @@ def json_object(text: str, *, field: str) -> dict[str, Any]:
 
 
 def only_owner(headrace: App) -> str:
-    enabled = [key for key in headrace.keys.list() if key.disabled_at is None]
+    now = datetime.now(UTC)
+    enabled = [key for key in headrace.keys.list() if key.grants(now)]
     if len(enabled) == 1:
         return enabled[0].key_id
     if not enabled:

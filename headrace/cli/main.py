@@ -18,7 +18,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "up": ("headrace.cli.up", "Run everything on this machine: database, web, workers, scheduler."),
     "demo": ("headrace.cli.demo", "Run a mixed batch of tasks on servers of its own and show what happened."),
     "tasks": ("headrace.cli.tasks", "Enqueue, show, list, cancel and retry tasks."),
-    "keys": ("headrace.cli.keys", "Create, list and disable virtual keys."),
+    "keys": ("headrace.cli.keys", "Create, list, change, rotate, disable and delete virtual keys."),
     "models": ("headrace.cli.models", "Show what models can do, ask providers anew, correct what was discovered."),
     "queues": ("headrace.cli.queues", "List and add queues."),
     "jobs": ("headrace.cli.jobs", "List, run, pause and resume periodic jobs."),

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from core.ids import KeyId
+from core.access.model import VirtualKey
 from core.tasks.client import TaskClient
 from core.tasks.model import Task
 from core.tasks.status import Status
@@ -67,10 +67,10 @@ class TaskRoutes:
         add("/v1/tasks/{task_id}/retry", self.retry, methods=["POST"], **RETRY)
 
     async def create(self, request: Request) -> Response:
-        owner = await self._enter(request)
+        key = await self._enter(request)
         _query(request)
         body = await self._body(request)
-        accepted = await self._intake.accept(body, owner=owner, idempotency_key=_idempotency_key(request))
+        accepted = await self._intake.accept(body, key=key, idempotency_key=_idempotency_key(request))
         task = accepted.tasks[0]
         headers = [_location(task), _etag(task)]
         if accepted.replayed:
@@ -78,12 +78,10 @@ class TaskRoutes:
         return Answer(task.to_json(), status=HTTPStatus.ACCEPTED, headers=headers)
 
     async def create_batch(self, request: Request) -> Response:
-        owner = await self._enter(request)
+        key = await self._enter(request)
         _query(request)
         body = await self._body(request)
-        accepted = await self._intake.accept(
-            body, owner=owner, idempotency_key=_idempotency_key(request), is_batch=True
-        )
+        accepted = await self._intake.accept(body, key=key, idempotency_key=_idempotency_key(request), is_batch=True)
         tasks = b'{"tasks":[%s]}' % b",".join(task.to_json() for task in accepted.tasks)
         return Answer(tasks, status=HTTPStatus.ACCEPTED, headers=[_REPLAYED] if accepted.replayed else [])
 
@@ -92,7 +90,7 @@ class TaskRoutes:
         raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
 
     async def show(self, request: Request) -> Response:
-        owner = await self._enter(request)
+        owner = (await self._enter(request)).key_id
         task_id: str = request.path_params["task_id"]
         found = _query(request, _SHOW_PARAMETERS)
         wait_s = parameters.whole_number(found, "wait", least=0, most=parameters.MOST_WAIT_S, default=0)
@@ -106,7 +104,7 @@ class TaskRoutes:
         return _shown(status, conditions)
 
     async def list(self, request: Request) -> Response:
-        owner = await self._enter(request)
+        owner = (await self._enter(request)).key_id
         found = _query(request, _LIST_PARAMETERS)
         state = parameters.state(found)
         type, queue = parameters.name(found, "type"), parameters.name(found, "queue")
@@ -122,7 +120,7 @@ class TaskRoutes:
         return Answer(await self._threads.run(read, failure="the tasks were not read"), headers=[_PRIVATE])
 
     async def cancel(self, request: Request) -> Response:
-        owner = await self._enter(request)
+        owner = (await self._enter(request)).key_id
         _query(request)
         task_id: str = request.path_params["task_id"]
         receipt = await self._threads.run(
@@ -133,7 +131,7 @@ class TaskRoutes:
         return Answer(receipt.task.to_json(), status=status, headers=[_etag(receipt.task)])
 
     async def retry(self, request: Request) -> Response:
-        owner = await self._enter(request)
+        owner = (await self._enter(request)).key_id
         _query(request)
         task_id: str = request.path_params["task_id"]
         key = _idempotency_key(request)
@@ -149,7 +147,7 @@ class TaskRoutes:
         deadline.forgive(time.monotonic() - began)
         return body
 
-    async def _enter(self, request: Request) -> KeyId:
+    async def _enter(self, request: Request) -> VirtualKey:
         return await self._door.enter(header(request.scope, b"authorization"))
 
 
