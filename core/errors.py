@@ -2,10 +2,16 @@
 Every error a caller may see, sorted by what the caller can do about it.
 
 `InvalidRequest`: fix it. `NotFound`: it is not there, or not yours. `Conflict`: read again.
-`Unavailable`: try later. A message says what happened, with which id, and what to do next.
+`RateLimited`: wait. `Unavailable`: try later. A message says what happened, with which id, and what to do next.
 """
 
 from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.access.limit_model import Decision
 
 
 class HeadraceError(Exception):
@@ -159,6 +165,51 @@ class StoreUnavailable(Unavailable):
     """PostgreSQL did not answer in time. An accept may or may not have been committed: send it again with its key."""
 
     code = "store_unavailable"
+
+
+class LimitsUnavailable(Unavailable):
+    """Redis is away, and the settings want no request that has a limit to pass without it."""
+
+    code = "limits_unavailable"
+
+
+class LimitTooSmall(InvalidRequest):
+    """The request costs more than a whole limit: it can never pass as it is."""
+
+    code = "over_limit"
+
+
+class RateLimited(HeadraceError):
+    """
+    A limit is reached; nothing was counted for the refused request.
+
+    Args:
+        decision: with the figures of all the limits that were asked.
+        rule: which limit: rpm, rpd, ip, tpm or concurrency.
+        reset_at: when the rule's window ends, or its bucket is full again.
+        retry_after_s: when the same request passes if nothing else comes between.
+    """
+
+    code = "rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        decision: Decision,
+        rule: str,
+        limit: int,
+        remaining: int,
+        reset_at: datetime,
+        retry_after_s: int,
+    ) -> None:
+        super().__init__(message)
+        self.decision = decision
+        self.rule = rule
+        self.limit = limit
+        self.remaining = remaining
+        self.reset_at = reset_at
+        self.retry_after_s = retry_after_s
 
 
 class Misconfigured(HeadraceError):

@@ -4,18 +4,21 @@ Errors as RFC 9457 problem documents: `application/problem+json`, always with `c
     {"type": "urn:headrace:problem:invalid_request", "title": "Unprocessable Entity", "status": 422,
      "detail": "input.messages: Field required", "code": "invalid_request", "field": "input.messages"}
 
+A limit that is reached adds `rule`, `limit`, `remaining` and `reset_at`.
 Nothing of a request's values is repeated but names and ids, cut to a bounded length (law 12).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import orjson
 from starlette.responses import Response
 
-from core.errors import Conflict, HeadraceError, InvalidRequest, NotAllowed, NotFound, Unavailable
+from core.errors import Conflict, HeadraceError, InvalidRequest, NotAllowed, NotFound, RateLimited, Unavailable
 from web.answers import Answer, Headers
+from web.limits import headers as limit_headers
 
 MEDIA = b"application/problem+json"
 _LONGEST_DETAIL = 500
@@ -49,6 +52,21 @@ class Forbidden(HeadraceError):
         self.code = code
 
 
+class Banned(Forbidden):
+    """Too many failed log-ins came from there, or an operator said so; nothing else of the request was looked at."""
+
+    def __init__(self, left_s: int) -> None:
+        super().__init__(f"this address is banned for another {left_s} s", code="banned")
+        self.retry_after_s = left_s
+
+
+class AddressRefused(Forbidden):
+    """An IP filter does not let this address in."""
+
+    def __init__(self) -> None:
+        super().__init__("requests from this address are refused", code="address_refused")
+
+
 def problem_of(error: Exception) -> Response:
     """The answer to an error; anything that is not ours is a 500 that says nothing."""
     if not isinstance(error, HeadraceError):
@@ -60,7 +78,14 @@ def problem_of(error: Exception) -> Response:
         code=error.code,
         field=field if isinstance(field, str) else None,
         headers=_headers_of(error),
+        members=_members_of(error),
     )
+
+
+def _members_of(error: HeadraceError) -> Mapping[str, object]:
+    if not isinstance(error, RateLimited):
+        return {}
+    return {"rule": error.rule, "limit": error.limit, "remaining": error.remaining, "reset_at": error.reset_at}
 
 
 def _status_of(error: HeadraceError) -> HTTPStatus:
@@ -73,6 +98,7 @@ def _status_of(error: HeadraceError) -> HTTPStatus:
         InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
         NotFound: HTTPStatus.NOT_FOUND,
         Conflict: HTTPStatus.CONFLICT,
+        RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
         Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     }
     return next((status for kind, status in kinds.items() if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -81,15 +107,23 @@ def _status_of(error: HeadraceError) -> HTTPStatus:
 def _headers_of(error: HeadraceError) -> Headers:
     if isinstance(error, Unauthenticated):
         return [_BEARER]
-    if isinstance(error, Unavailable):
+    if isinstance(error, RateLimited):
+        return limit_headers(error.decision)
+    if isinstance(error, Unavailable | Banned):
         return [(b"retry-after", b"%d" % error.retry_after_s)]
     return []
 
 
 def problem(
-    status: HTTPStatus, detail: str, *, code: str, field: str | None = None, headers: Headers | None = None
+    status: HTTPStatus,
+    detail: str,
+    *,
+    code: str,
+    field: str | None = None,
+    headers: Headers | None = None,
+    members: Mapping[str, object] | None = None,
 ) -> Response:
-    document = {
+    document: dict[str, object] = {
         "type": f"urn:headrace:problem:{code}",
         "title": status.phrase,
         "status": status.value,
@@ -98,7 +132,8 @@ def problem(
     }
     if field is not None:
         document["field"] = _cut(field, _LONGEST_FIELD)
-    return Answer(orjson.dumps(document), status=status, media=MEDIA, headers=headers or [])
+    document.update(members or {})
+    return Answer(orjson.dumps(document, option=orjson.OPT_UTC_Z), status=status, media=MEDIA, headers=headers or [])
 
 
 def _cut(text: str, longest: int) -> str:
