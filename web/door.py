@@ -1,8 +1,8 @@
 """
 Who is calling, and whether they may: address, ban, IP filter, key, the key's own filter, limits. See docs/door.md.
 
-For a caller who was here lately everything but the limits is decided in memory, and the limits of a request are one call
-to Redis. Refusal needs proof (law 7): when the truth cannot be read, the answer is 503.
+For a caller who was here lately everything but the limits is decided in memory, and the limits of a request are one
+call to Redis. Refusal needs proof (law 7): when the truth cannot be read, the answer is 503.
 """
 
 from __future__ import annotations
@@ -11,20 +11,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from starlette.types import Scope
-
+import orjson
 from core.access.addresses import Client, TrustedProxies
-from core.access.authenticator import Authentication, Authenticator
 from core.access.bans import Bans
 from core.access.ip_filters import IpFilters
+from core.access.networks import parse_address
+from starlette.types import Scope
+
+from core.access.authenticator import Authentication, Authenticator
 from core.access.key_limits import KeyLimits
 from core.access.limit_model import Ask, Decision
 from core.access.limit_refusal import refusal_of
+from core.access.limiter import Ended, Limiter
 from core.access.limits_of import Caller, LimitKeys, Planned, ask_of_address, ask_of_key, ask_to_verify
 from core.access.model import VirtualKey
-from core.access.networks import parse_address
+from core.access.token_estimate import estimate
 from core.errors import Unavailable
+from core.events.access import Limits
 from core.ids import KeyId
+from core.tasks.model import NewTask
 from web.answers import Headers
 from web.limits import WebLimits, headers
 from web.problems import AddressRefused, Banned, Unauthenticated
@@ -71,6 +76,7 @@ class Door:
         filters: IpFilters,
         authenticator: Authenticator,
         key_limits: KeyLimits,
+        limiter: Limiter,
         limits: WebLimits,
         limit_keys: LimitKeys,
         ip_rpm: int,
@@ -82,6 +88,7 @@ class Door:
         self._filters = filters
         self._authenticator = authenticator
         self._key_limits = key_limits
+        self._limiter = limiter
         self._limits = limits
         self._limit_keys = limit_keys
         self._ip_rpm = ip_rpm
@@ -183,7 +190,7 @@ class Door:
         with suppress(Unavailable):  # a flood that fills the queue is answered all the same
             await self._strangers.run(lambda: self._bans.fail(client, reason), failure="the failure was not counted")
 
-    async def admit(self, visitor: Visitor, route: str, *, requests: int = 1, tasks: Sequence[Planned] = ()) -> Headers:
+    async def admit(self, visitor: Visitor, route: str, *, requests: int = 1, tasks: Sequence[NewTask] = ()) -> Headers:
         """
         Count a request against all its limits, or against none when one refuses.
 
@@ -197,15 +204,26 @@ class Door:
         Raises:
             RateLimited, LimitTooSmall, LimitsUnavailable: nothing was counted.
         """
+        limits = self._key_limits.get(visitor.key)
         ask = ask_of_key(
             self._limit_keys,
             self.caller(visitor.client, route),
-            key_id=visitor.key.key_id,
-            limits=self._key_limits.get(visitor.key),
+            key_id=visitor.owner,
+            limits=limits,
             requests=requests,
-            tasks=tasks,
+            tasks=_planned(limits, tasks),
         )
         return await self.take(ask)
+
+    async def give_back(self, visitor: Visitor, tasks: Sequence[NewTask]) -> None:
+        """Tasks that were admitted were not accepted: their tokens and places are free again, their request counts."""
+        limits = self._key_limits.get(visitor.key)
+        if limits.tpm is None and limits.concurrency is None:
+            return
+        tokens, slots = self._limit_keys.tokens(visitor.owner), self._limit_keys.concurrency(visitor.owner)
+        ended = [Ended(tokens, slots, task.public_id, _nothing) for task in tasks]
+        with suppress(Unavailable):  # leases end by themselves, and the bucket fills by itself
+            await self._threads.run(lambda: self._limiter.end(ended), failure="limits were not given back")
 
     async def admit_address(self, client: Client, route: str) -> None:
         """
@@ -245,6 +263,17 @@ class Door:
 
     def caller(self, client: Client, route: str) -> Caller:
         return Caller(route, None if client.is_loopback else client.limit_word, self._ip_rpm)
+
+
+def _planned(limits: Limits, tasks: Sequence[NewTask]) -> list[Planned]:
+    """What is asked of tokens and places; inputs are read only where tokens are limited."""
+    if limits.tpm is None:
+        return [] if limits.concurrency is None else [Planned(task.public_id) for task in tasks]
+    return [Planned(task.public_id, estimate(task.type, orjson.loads(task.input_json))) for task in tasks]
+
+
+def _nothing() -> int:
+    return 0
 
 
 def _token(authorization: bytes | None) -> str | None:

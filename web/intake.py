@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated
@@ -68,6 +69,14 @@ class BatchBody(BaseModel):
     tasks: Annotated[list[object], Field(min_length=1, max_length=BULK)]
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Validated tasks of one request, on their way to be accepted together."""
+
+    tasks: list[NewTask]
+    idempotency: Idempotency | None = None
+
+
 class Intake:
     """
     Accepts what requests bring.
@@ -92,43 +101,50 @@ class Intake:
         self._threads = threads
         self._queues: set[str] = set()
 
-    async def accept(
+    async def prepare(
         self, body: bytes, *, key: VirtualKey, idempotency_key: str | None, is_batch: bool = False
-    ) -> Accepted:
+    ) -> Prepared:
         """
-        Returns after the commit.
+        What the body asks to have accepted; nothing is stored yet.
 
         Raises:
-            InvalidRequest: names the first bad field; nothing was stored.
+            InvalidRequest: names the first bad field.
             NotAllowed: the key may not use the type or the model of one of them.
-            IdempotencyMismatch: the key was used for another body.
-            Unavailable: not known to be accepted; to be sent again with the same idempotency key.
+            Unavailable: a queue could not be looked up.
         """
         if idempotency_key is not None:
             check_idempotency_key(idempotency_key)
         if len(body) <= SMALL_BYTES:
-            tasks, idempotency = self._build(body, key, idempotency_key, is_batch)
+            prepared = self._build(body, key, idempotency_key, is_batch)
         else:
-            tasks, idempotency = await self._threads.run(
+            prepared = await self._threads.run(
                 lambda: self._build(body, key, idempotency_key, is_batch), failure="nothing was accepted"
             )
-        await self._check_queues(tasks, is_batch=is_batch)
-        future: Future[Accepted] = self._tasks.submit(tasks, idempotency)
+        await self._check_queues(prepared.tasks, is_batch=is_batch)
+        return prepared
+
+    async def accept(self, prepared: Prepared) -> Accepted:
+        """
+        Returns after the commit.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another body.
+            Unavailable: not known to be accepted; to be sent again with the same idempotency key.
+        """
+        future: Future[Accepted] = self._tasks.submit(prepared.tasks, prepared.idempotency)
         accepted = await self._landing.result(
             future, timeout_s=ACCEPT_TIMEOUT_S, failure="it is not known whether the request was accepted"
         )
-        if len(accepted.tasks) != len(tasks):
+        if len(accepted.tasks) != len(prepared.tasks):
             raise Conflict("tasks of this Idempotency-Key are gone; use a new key")
         return accepted
 
-    def _build(
-        self, body: bytes, key: VirtualKey, idempotency_key: str | None, is_batch: bool
-    ) -> tuple[list[NewTask], Idempotency | None]:
+    def _build(self, body: bytes, key: VirtualKey, idempotency_key: str | None, is_batch: bool) -> Prepared:
         value = parse(body)
         tasks = self._batch(value, key) if is_batch else [self._task(value, key, "")]
         if idempotency_key is None:
-            return tasks, None
-        return tasks, Idempotency.of(idempotency_key, canonical_bytes(value))
+            return Prepared(tasks)
+        return Prepared(tasks, Idempotency.of(idempotency_key, canonical_bytes(value)))
 
     def _batch(self, value: Mapping[str, object], key: VirtualKey) -> list[NewTask]:
         try:

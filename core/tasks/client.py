@@ -282,6 +282,13 @@ class TaskClient:
             TaskNotRetryable: it is not final, or it completed.
             NotAllowed: the owner's key is disabled or expired, or may not have such a task any more.
         """
+        task, idempotency = self.prepare_retry(public_id, owner=owner, idempotency_key=idempotency_key)
+        return self.accept([task], idempotency).tasks[0]
+
+    def prepare_retry(
+        self, public_id: str, *, owner: str | None = None, idempotency_key: str | None = None
+    ) -> tuple[NewTask, Idempotency | None]:
+        """What `retry` would accept: for a caller with limits to pass before it is."""
         if not is_public_id(public_id):
             raise _not_found(public_id)
         with database_errors("the task was not retried"), self._direct.connect() as connection:
@@ -303,11 +310,10 @@ class TaskClient:
             retry_of=old.public_id,
         )
         task = build_raw(self._types.get(old.type), input_json, owner=old.owner_id, options=options)
-        idempotency = None
-        if idempotency_key is not None:
-            check_idempotency_key(idempotency_key)
-            idempotency = Idempotency.of(idempotency_key, f"retry:{public_id}".encode())
-        return self.accept([task], idempotency).tasks[0]
+        if idempotency_key is None:
+            return task, None
+        check_idempotency_key(idempotency_key)
+        return task, Idempotency.of(idempotency_key, f"retry:{public_id}".encode())
 
     def close(self) -> None:
         self._acceptance.close()

@@ -13,8 +13,7 @@ from core.capabilities.directory import Capabilities
 from core.capabilities.snapshot import Snapshot, model_document, model_documents
 from core.errors import NotFound
 from web import parameters
-from web.answers import Answer
-from web.bodies import header
+from web.answers import Answer, Headers
 from web.door import Door
 from web.openapi_models import MODEL, MODELS
 from web.threads import Threads
@@ -47,18 +46,20 @@ class ModelRoutes:
         app.add_api_route("/v1/models/{model:path}", self.show, methods=["GET"], **MODEL)
 
     async def list(self, request: Request) -> Response:
-        await self._enter(request)
-        return Answer(await self._threads.run(self._all, failure="the models were not read"), headers=[_PRIVATE])
+        left = await self._enter(request, "/v1/models")
+        body = await self._threads.run(self._all, failure="the models were not read")
+        return Answer(body, headers=[_PRIVATE, *left])
 
     async def show(self, request: Request) -> Response:
-        await self._enter(request)
+        left = await self._enter(request, "/v1/models/{model}")
         name: str = request.path_params["model"]
         body = await self._threads.run(lambda: self._one(name), failure="the model was not read")
-        return Answer(body, headers=[_PRIVATE])
+        return Answer(body, headers=[_PRIVATE, *left])
 
-    async def _enter(self, request: Request) -> None:
-        await self._door.enter(header(request.scope, b"authorization"))
+    async def _enter(self, request: Request, route: str) -> Headers:
+        visitor = await self._door.enter(request.scope)
         parameters.read_parameters(request.scope["query_string"], _NO_PARAMETERS)
+        return await self._door.admit(visitor, route)
 
     def _all(self) -> bytes:
         snapshot = self._capabilities.current()

@@ -9,19 +9,25 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from core.access.model import VirtualKey
+from core.errors import Conflict
+from core.ids import KeyId
+from core.tasks.acceptance import Accepted
 from core.tasks.client import TaskClient
 from core.tasks.model import Task
 from core.tasks.status import Status
 from web import deadline, parameters
 from web.answers import Answer, Headers, NotModified
 from web.bodies import header, read_body
-from web.door import Door
-from web.intake import Intake
+from web.door import Door, Visitor
+from web.intake import Intake, Prepared
 from web.openapi import CANCEL, CREATE, CREATE_BATCH, LIST, RETRY, SHOW
 from web.status import Statuses
 from web.threads import Threads
 from web.waiting import Conditions, Waiting
+
+ACCEPT_ROUTE = "/v1/tasks"  # batches and retries count here too, or they would be a way around the limits
+SHOW_ROUTE = "/v1/tasks/{task_id}"
+CANCEL_ROUTE = "/v1/tasks/{task_id}/cancel"
 
 _SHOW_PARAMETERS = frozenset({"wait"})
 _LIST_PARAMETERS = frozenset({"state", "type", "queue", "limit", "cursor"})
@@ -67,30 +73,44 @@ class TaskRoutes:
         add("/v1/tasks/{task_id}/retry", self.retry, methods=["POST"], **RETRY)
 
     async def create(self, request: Request) -> Response:
-        key = await self._enter(request)
-        _query(request)
-        body = await self._body(request)
-        accepted = await self._intake.accept(body, key=key, idempotency_key=_idempotency_key(request))
-        task = accepted.tasks[0]
-        headers = [_location(task), _etag(task)]
-        if accepted.replayed:
-            headers.append(_REPLAYED)
-        return Answer(task.to_json(), status=HTTPStatus.ACCEPTED, headers=headers)
+        visitor, prepared = await self._prepare(request)
+        accepted, left = await self._accept(visitor, prepared)
+        return _one_accepted(accepted, left)
 
     async def create_batch(self, request: Request) -> Response:
-        key = await self._enter(request)
+        visitor, prepared = await self._prepare(request, is_batch=True)
+        accepted, left = await self._accept(visitor, prepared)
+        tasks = b'{"tasks":[%s]}' % b",".join(task.to_json() for task in accepted.tasks)
+        headers = [*left, _REPLAYED] if accepted.replayed else left
+        return Answer(tasks, status=HTTPStatus.ACCEPTED, headers=headers)
+
+    async def _prepare(self, request: Request, *, is_batch: bool = False) -> tuple[Visitor, Prepared]:
+        visitor = await self._door.enter(request.scope)
         _query(request)
         body = await self._body(request)
-        accepted = await self._intake.accept(body, key=key, idempotency_key=_idempotency_key(request), is_batch=True)
-        tasks = b'{"tasks":[%s]}' % b",".join(task.to_json() for task in accepted.tasks)
-        return Answer(tasks, status=HTTPStatus.ACCEPTED, headers=[_REPLAYED] if accepted.replayed else [])
+        prepared = await self._intake.prepare(
+            body, key=visitor.key, idempotency_key=_idempotency_key(request), is_batch=is_batch
+        )
+        return visitor, prepared
+
+    async def _accept(self, visitor: Visitor, prepared: Prepared) -> tuple[Accepted, Headers]:
+        """Limits last of all: what is refused for any other reason consumes none."""
+        left = await self._door.admit(visitor, ACCEPT_ROUTE, requests=len(prepared.tasks), tasks=prepared.tasks)
+        try:
+            accepted = await self._intake.accept(prepared)
+        except Conflict:
+            await self._door.give_back(visitor, prepared.tasks)
+            raise
+        if accepted.replayed:
+            await self._door.give_back(visitor, prepared.tasks)
+        return accepted, left
 
     async def refuse_method(self, request: Request) -> Response:
         """`batch` is no task's id: without this route, GET would look for it."""
         raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
 
     async def show(self, request: Request) -> Response:
-        owner = (await self._enter(request)).key_id
+        owner = await self._enter_freely(request, SHOW_ROUTE)
         task_id: str = request.path_params["task_id"]
         found = _query(request, _SHOW_PARAMETERS)
         wait_s = parameters.whole_number(found, "wait", least=0, most=parameters.MOST_WAIT_S, default=0)
@@ -104,7 +124,8 @@ class TaskRoutes:
         return _shown(status, conditions)
 
     async def list(self, request: Request) -> Response:
-        owner = (await self._enter(request)).key_id
+        visitor = await self._door.enter(request.scope)
+        owner = visitor.owner
         found = _query(request, _LIST_PARAMETERS)
         state = parameters.state(found)
         type, queue = parameters.name(found, "type"), parameters.name(found, "queue")
@@ -117,10 +138,11 @@ class TaskRoutes:
             next_cursor = b"null" if page.next_cursor is None else b'"%s"' % page.next_cursor.encode()
             return b'{"tasks":[%s],"next_cursor":%s}' % (tasks, next_cursor)
 
-        return Answer(await self._threads.run(read, failure="the tasks were not read"), headers=[_PRIVATE])
+        left = await self._door.admit(visitor, ACCEPT_ROUTE)
+        return Answer(await self._threads.run(read, failure="the tasks were not read"), headers=[_PRIVATE, *left])
 
     async def cancel(self, request: Request) -> Response:
-        owner = (await self._enter(request)).key_id
+        owner = await self._enter_freely(request, CANCEL_ROUTE)
         _query(request)
         task_id: str = request.path_params["task_id"]
         receipt = await self._threads.run(
@@ -131,15 +153,16 @@ class TaskRoutes:
         return Answer(receipt.task.to_json(), status=status, headers=[_etag(receipt.task)])
 
     async def retry(self, request: Request) -> Response:
-        owner = (await self._enter(request)).key_id
+        visitor = await self._door.enter(request.scope)
         _query(request)
         task_id: str = request.path_params["task_id"]
-        key = _idempotency_key(request)
-        task = await self._threads.run(
-            lambda: self._tasks.retry(task_id, owner=owner, idempotency_key=key),
-            failure="it is not known whether the task was retried",
+        idempotency_key = _idempotency_key(request)
+        task, idempotency = await self._threads.run(
+            lambda: self._tasks.prepare_retry(task_id, owner=visitor.owner, idempotency_key=idempotency_key),
+            failure="the task was not retried",
         )
-        return Answer(task.to_json(), status=HTTPStatus.ACCEPTED, headers=[_location(task), _etag(task)])
+        accepted, left = await self._accept(visitor, Prepared([task], idempotency))
+        return _one_accepted(accepted, left)
 
     async def _body(self, request: Request) -> bytes:
         began = time.monotonic()
@@ -147,12 +170,23 @@ class TaskRoutes:
         deadline.forgive(time.monotonic() - began)
         return body
 
-    async def _enter(self, request: Request) -> VirtualKey:
-        return await self._door.enter(header(request.scope, b"authorization"))
+    async def _enter_freely(self, request: Request, route: str) -> KeyId:
+        """Where a key has no limits, only its address: a client must be able to look, and to stop what it began."""
+        visitor = await self._door.enter(request.scope)
+        await self._door.admit_address(visitor.client, route)
+        return visitor.owner
 
 
 def _query(request: Request, known: frozenset[str] = _NO_PARAMETERS) -> parameters.Parameters:
     return parameters.read_parameters(request.scope["query_string"], known)
+
+
+def _one_accepted(accepted: Accepted, left: Headers) -> Response:
+    task = accepted.tasks[0]
+    headers = [_location(task), _etag(task), *left]
+    if accepted.replayed:
+        headers.append(_REPLAYED)
+    return Answer(task.to_json(), status=HTTPStatus.ACCEPTED, headers=headers)
 
 
 def _shown(status: Status, conditions: Conditions) -> Response:

@@ -1,7 +1,7 @@
 """
 The door for other gateways: `POST /v1/keys/verify` for programs, `GET /v1/auth` for the forward-auth of proxies.
 
-Both ask in the order of our own API: address, key, what it may do, limits. What cannot be known is 503, never a refusal.
+Both ask in the order of our own API: address, key, what it may do, limits. What cannot be known is 503, and no refusal.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
+from core.access.addresses import Client
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from core.access.addresses import Client
 from core.access.authenticator import Authentication, Outcome
 from core.access.forwarded import task_type_of
 from core.access.limit_model import Decision
@@ -127,11 +127,8 @@ def _refused(found: Authentication, *, is_operator: bool) -> dict[str, object]:
 
 
 def _counted(key: VirtualKey, decision: Decision) -> dict[str, object]:
-    if decision.allowed:
-        code = "ok"
-    else:
-        code = "rate_limited" if decision.can_succeed else "over_limit"
-    document = _document(code, key)
+    refused = "rate_limited" if decision.can_succeed else "over_limit"
+    document = _document("ok" if decision.allowed else refused, key)
     document["remaining"] = {state.name: state.remaining for state in decision.states}
     tightest = decision.refused or min(decision.states, key=lambda state: state.remaining, default=None)
     if tightest is not None and tightest.reset_s:
