@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
@@ -23,8 +22,9 @@ from core.errors import InvalidRequest, ScheduleChanged, ScheduleExists
 from core.ids import KeyId, new_task_id
 from core.schedules import due, task_template
 from core.schedules.history import add_waiting, page_of_runs
-from core.schedules.model import Missed, Overlap, Run, RunPage, Schedule, ScheduleKind, SchedulePage, Timing
+from core.schedules.model import Run, RunPage, Schedule, ScheduleKind, SchedulePage
 from core.schedules.rows import SCHEDULE_COLUMNS, Row, schedule_of, timing_of
+from core.schedules.spec import ScheduleSpec, changed, columns_of, spec_of
 from core.schedules.table import complete, find, store, upcoming
 from core.schema import schedule_runs, schedules
 from core.task_types.spec import TaskTypes
@@ -33,41 +33,6 @@ from core.tasks.queues import KnownQueues
 PREVIEWED = 10
 MAX_PAGE = 200
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleSpec:
-    """
-    What a person says of a schedule.
-
-    Args:
-        task: `{"type", "input", "queue", ...}`, see `task_template.py`.
-        owner: public id of the virtual key whose tasks they are.
-    """
-
-    name: str
-    owner: str
-    task: Mapping[str, Any]
-    cron: str | None = None
-    every_s: float | None = None
-    timezone: str = "UTC"
-    jitter_s: float = 0.0
-    missed: Missed = Missed.LATEST
-    overlap: Overlap = Overlap.SKIP
-    enabled: bool = True
-
-    def timing(self, anchor_at: datetime) -> Timing:
-        return Timing(
-            name=self.name,
-            anchor_at=anchor_at,
-            cron=self.cron,
-            every_s=self.every_s,
-            timezone=self.timezone,
-            jitter_s=self.jitter_s,
-        )
-
-
-_FIELDS = frozenset(field.name for field in fields(ScheduleSpec))
 
 
 class ScheduleBook:
@@ -131,7 +96,7 @@ class ScheduleBook:
             "skips": 0,
             "recent": "[]",
             "created_at": now,
-            **_given(spec, now),
+            **columns_of(spec, now),
             **upcoming(timing, now),
         }
         statement = insert(schedules).values(values).on_conflict_do_nothing()
@@ -181,12 +146,12 @@ class ScheduleBook:
             ScheduleNotFound, ScheduleChanged.
         """
         with database_errors("the schedule was not changed"), self._engine.connect() as connection:
-            old = _spec_of(find(connection, name, ScheduleKind.TASK))
-        spec = _changed(old, changes)
+            old = spec_of(find(connection, name, ScheduleKind.TASK))
+        spec = changed(old, changes)
         self.check(spec)
         with database_errors("the schedule was not changed"), self._engine.begin() as connection:
             row = find(connection, name, ScheduleKind.TASK, lock=True)
-            if _spec_of(row) != old or (version is not None and row["version"] != version):
+            if spec_of(row) != old or (version is not None and row["version"] != version):
                 raise ScheduleChanged(f"schedule {name!r} was changed meanwhile; read it again")
             return complete(connection, [self._write(connection, row, spec)])[0]
 
@@ -262,7 +227,7 @@ class ScheduleBook:
         timing = spec.timing(old.anchor_at)
         if spec.every_s != old.every_s:
             timing = replace(timing, anchor_at=_whole_second(now))
-        values = _given(spec, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
+        values = columns_of(spec, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
         values |= upcoming(timing, now, row["last_due"])
         if timing == old and spec.enabled == row["enabled"]:
             values |= {"next_due": row["next_due"], "fire_at": row["fire_at"]}
@@ -272,47 +237,6 @@ class ScheduleBook:
         with database_errors("the time is not known"), self._direct.connect() as connection:
             now: datetime = connection.execute(sa.select(sa.func.now())).scalar_one()
             return now
-
-
-def _given(spec: ScheduleSpec, now: datetime) -> dict[str, Any]:
-    return {
-        "cron": spec.cron,
-        "every_s": spec.every_s,
-        "timezone": spec.timezone,
-        "jitter_s": spec.jitter_s,
-        "missed": spec.missed.value,
-        "overlap": spec.overlap.value,
-        "enabled": spec.enabled,
-        "owner_id": spec.owner,
-        "task": orjson.dumps(dict(spec.task)).decode(),
-        "changed_at": now,
-    }
-
-
-def _spec_of(row: Row) -> ScheduleSpec:
-    return ScheduleSpec(
-        name=row["name"],
-        owner=row["owner_id"],
-        task=orjson.loads(row["task"]),
-        cron=row["cron"],
-        every_s=row["every_s"],
-        timezone=row["timezone"],
-        jitter_s=row["jitter_s"],
-        missed=Missed(row["missed"]),
-        overlap=Overlap(row["overlap"]),
-        enabled=row["enabled"],
-    )
-
-
-def _changed(old: ScheduleSpec, changes: Mapping[str, Any]) -> ScheduleSpec:
-    values = dict(changes)
-    for name in values:
-        if name == "name" or name not in _FIELDS:
-            raise InvalidRequest(f"{name[:60]}: not a field that can be changed", field=name[:60])
-    for given, dropped in (("cron", "every_s"), ("every_s", "cron")):
-        if values.get(given) is not None:
-            values.setdefault(dropped, None)
-    return replace(old, **values)
 
 
 def _whole_second(at: datetime) -> datetime:

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from core.app import App
-from core.schedules.book import ScheduleSpec
 from core.schedules.due import fire_time
 from core.schedules.firing import Firing
 from core.schedules.model import Schedule
+from core.schedules.spec import ScheduleSpec
 from tests.support.worker_processes import query
 
 NOOP: dict[str, Any] = {"type": "diagnostic.noop", "input": {}}
