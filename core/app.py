@@ -151,7 +151,9 @@ def build_app(settings: Settings) -> App:
         types=types,
         keys=keys,
         tasks=tasks,
-        schedules=ScheduleBook(engine, types=types, keys=keys, queues=known_queues),
+        schedules=ScheduleBook(
+            engine, types=types, keys=keys, queues=known_queues, check_model=capabilities.check_loaded
+        ),
         providers=providers,
         capabilities=capabilities,
         capability_copies=capability_copies,

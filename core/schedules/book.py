@@ -8,7 +8,7 @@ the database's clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,7 @@ from core.schedules.rows import SCHEDULE_COLUMNS, Row, schedule_of, timing_of
 from core.schedules.spec import ScheduleSpec, changed, columns_of, spec_of
 from core.schedules.table import complete, find, store, upcoming
 from core.schema import schedule_runs, schedules
-from core.task_types.spec import TaskTypes
+from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks.queues import KnownQueues
 
 PREVIEWED = 10
@@ -36,32 +36,36 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class ScheduleBook:
-    """All schedules of one deployment. Thread-safe. Every method raises StoreUnavailable when the database is away."""
+    """
+    All schedules of one deployment. Thread-safe. Every method raises StoreUnavailable when the database is away.
 
-    def __init__(self, engine: sa.Engine, *, types: TaskTypes, keys: VirtualKeys, queues: KnownQueues) -> None:
+    Args:
+        check_model: refuses what a task's model is known not to do.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        types: TaskTypes,
+        keys: VirtualKeys,
+        queues: KnownQueues,
+        check_model: Callable[[TaskInput], None],
+    ) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
         self._types = types
         self._keys = keys
         self._queues = queues
+        self._check_model = check_model
 
     def check(self, spec: ScheduleSpec) -> None:
         """
         Raises:
             InvalidRequest: names the field, e.g. `cron`, `timezone`, `owner`, `task.input.messages`.
+                ModelCannot: the task's model is known not to do it; `task.input.model`.
         """
-        if not _NAME.fullmatch(spec.name):
-            raise InvalidRequest("name: lower-case letters, digits, `.`, `_` and `-`, 64 at most", field="name")
-        due.check_timing(spec.timing(self._now()))
-        template = task_template.read(spec.task)
-        task_template.new_task(template, self._types, owner=KeyId(spec.owner))
-        try:
-            self._queues.check(template.queue)
-        except InvalidRequest as error:
-            raise task_template.within_task(error) from error
-        with database_errors("the owner was not checked"):
-            if not self._keys.exists(spec.owner):
-                raise InvalidRequest(f"owner: no virtual key {spec.owner[:60]!r}", field="owner")
+        self._check(spec, with_task=True)
 
     def preview(self, spec: ScheduleSpec, count: int = PREVIEWED) -> list[datetime]:
         """The next due times of a schedule that is not saved; only its timing is checked."""
@@ -137,6 +141,8 @@ class ScheduleBook:
         """
         Change fields of a ScheduleSpec, all but its name. A new timing begins now: what was missed before is dropped.
 
+        A task that stays is not checked again: a schedule whose task is refused by now can still be paused.
+
         Args:
             changes: only what changes; giving `cron` drops `every_s` and the other way round.
             version: refuse when it is not this one any more.
@@ -148,7 +154,7 @@ class ScheduleBook:
         with database_errors("the schedule was not changed"), self._engine.connect() as connection:
             old = spec_of(find(connection, name, ScheduleKind.TASK))
         spec = changed(old, changes)
-        self.check(spec)
+        self._check(spec, with_task="task" in changes)
         with database_errors("the schedule was not changed"), self._engine.begin() as connection:
             row = find(connection, name, ScheduleKind.TASK, lock=True)
             if spec_of(row) != old or (version is not None and row["version"] != version):
@@ -209,6 +215,24 @@ class ScheduleBook:
             raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE}", field="limit")
         with database_errors("the history was not read"), self._direct.connect() as connection:
             return page_of_runs(connection, find(connection, name, kind), limit=limit, cursor=cursor)
+
+    def _check(self, spec: ScheduleSpec, *, with_task: bool) -> None:
+        if not _NAME.fullmatch(spec.name):
+            raise InvalidRequest("name: lower-case letters, digits, `.`, `_` and `-`, 64 at most", field="name")
+        due.check_timing(spec.timing(self._now()))
+        if with_task:
+            self._check_task(spec)
+        with database_errors("the owner was not checked"):
+            if not self._keys.exists(spec.owner):
+                raise InvalidRequest(f"owner: no virtual key {spec.owner[:60]!r}", field="owner")
+
+    def _check_task(self, spec: ScheduleSpec) -> None:
+        template = task_template.read(spec.task)
+        task_template.new_task(template, self._types, owner=KeyId(spec.owner), check_model=self._check_model)
+        try:
+            self._queues.check(template.queue)
+        except InvalidRequest as error:
+            raise task_template.within_task(error) from error
 
     def _switch(self, name: str, kind: ScheduleKind, *, enabled: bool) -> Schedule:
         with database_errors("the schedule was not changed"), self._engine.begin() as connection:

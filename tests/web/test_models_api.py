@@ -106,6 +106,21 @@ def test_a_task_its_model_is_known_not_to_do_is_refused_with_the_reason(models: 
     assert models.post("/v1/tasks", wrong).status == 422
 
 
+def test_a_schedule_of_a_task_its_model_cannot_do_is_refused_with_the_reason(own_site: Site, models: Caller) -> None:
+    assert own_site.app.settings.admin_key is not None
+    admin = models.with_key(own_site.app.settings.admin_key.get_secret_value())
+    body = {"name": "nightly", "cron": "30 2 * * *", "owner": own_site.key_id, "task": chat("text-embedding-3-small")}
+
+    for path in ("/v1/admin/schedules", "/v1/admin/schedules/preview"):
+        reply = admin.post(path, body)
+        assert reply.status == 422, reply
+        assert (reply.json["code"], reply.json["field"]) == ("model_cannot", "task.input.model")
+        assert "text-embedding-3-small cannot do chat: known by its name" in reply.json["detail"]
+
+    assert admin.get("/v1/admin/schedules/nightly").status == 404
+    assert admin.post("/v1/admin/schedules", {**body, "task": chat("mystery")}).status == 201
+
+
 @pytest.mark.parametrize("model", ["gpt-4o", "mystery", "nobody-lists-this"])
 def test_what_is_unknown_passes(models: Caller, model: str) -> None:
     assert models.post("/v1/tasks", chat(model)).status == 202

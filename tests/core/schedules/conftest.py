@@ -43,7 +43,7 @@ def firing(app: App) -> Firing:
 
 
 def new_firing(app: App, *jobs: str) -> Firing:
-    return Firing(app.engine, types=app.types, jobs=jobs, ring=app.bells.ring)
+    return Firing(app.engine, types=app.types, jobs=jobs, check_model=app.capabilities.check, ring=app.bells.ring)
 
 
 def let_pass(app: App, schedule: Schedule, periods: int, *, late_s: float = 1.0) -> None:
