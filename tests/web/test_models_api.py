@@ -134,7 +134,8 @@ def test_tools_and_pictures_are_asked_for_by_the_input(own_site: Site, models: C
     picture = chat("mystery", messages=[{"role": "user", "content": [part]}])
     calls = [{"role": "assistant", "tool_calls": []}, {"role": "user", "content": "hi"}]
 
-    wait_until(lambda: models.post("/v1/tasks", tools).status == 422, what="the override is known")
+    wait_until(lambda: models.post("/v1/tasks", tools).status == 422, what="the first override is known")
+    wait_until(lambda: models.post("/v1/tasks", picture).status == 422, what="the second override is known")
 
     reply = models.post("/v1/tasks", picture)
     assert reply.status == 422
