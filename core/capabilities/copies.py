@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from core.capabilities.model import ModelList
 from core.connections import RedisAway, RedisLink, run_script
-from core.events.capabilities import CapabilityEvent, channel
+from core.events.capabilities import CapabilityEvent, ModelCapabilitiesDiscovered, channel
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,22 @@ class CapabilityCopies:
     def key(self, provider: str) -> str:
         return f"{self._instance}provider_capabilities_{provider}"
 
-    def put(self, models: ModelList) -> None:
-        """Copy the list for 24 h, unless a newer one is there."""
+    def put(self, models: ModelList, text: bytes) -> None:
+        """
+        Copy the list for 24 h, unless a newer one is there.
+
+        Args:
+            text: its JSON. Ten thousand models take some twenty milliseconds to write down: the caller says when.
+        """
         with suppress(RedisAway), self._link.errors() as client:
-            run_script(client, _PUT, _PUT_SHA, [self.key(models.provider)], [models.version, models.to_json(), LIFE_S])
+            run_script(client, _PUT, _PUT_SHA, [self.key(models.provider)], [models.version, text, LIFE_S])
+
+    def announce(self, models: ModelList, text: bytes) -> None:
+        """A new list is committed: copy it and tell every process."""
+        self.put(models, text)
+        self.publish(
+            ModelCapabilitiesDiscovered(models.provider, models.version, models.discovered_at, len(models.models))
+        )
 
     def get(self, provider: str, version: int) -> ModelList | None:
         """The copy, when it is of exactly this version."""

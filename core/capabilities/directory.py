@@ -184,5 +184,5 @@ class Capabilities:
         if copy is not None:
             return copy
         read = store.load(connection, found.provider, found.discovered_at)
-        self._copies.put(read)
+        self._copies.put(read, read.to_json())
         return read

@@ -21,7 +21,6 @@ from core.capabilities.listing import Listing, read_listing
 from core.capabilities.model import ListedModel, ModelList
 from core.capabilities.price_process import look_up_all
 from core.connections import autocommit, database_errors
-from core.events.capabilities import ModelCapabilitiesDiscovered
 from core.providers.errors import ProviderFailure
 from core.providers.model import ProviderRow
 from core.providers.openai_compatible import Provider
@@ -113,8 +112,9 @@ class Discoverer:
             if not store.save(connection, row.name, models, asked_at=asked_at, row_version=row.version):
                 return Discovered(row.name)
             found: ModelList = store.load(connection, row.name, asked_at)
-        self._copies.put(found)
-        self._copies.publish(ModelCapabilitiesDiscovered(row.name, found.version, asked_at, len(models)))
+            # Written down before the commit: from then on others wait for it.
+            copy = found.to_json()
+        self._copies.announce(found, copy)
         logger.info(
             "models discovered", extra={"provider": row.name, "models": len(models), "skipped": listing.skipped}
         )

@@ -15,7 +15,6 @@ from core.app import App
 from core.capabilities import store
 from core.capabilities.discovery import Discovered, Discoverer
 from core.capabilities.model import Ability, Answer, ListedModel
-from core.events.capabilities import ModelCapabilitiesDiscovered
 from core.providers.model import NewProvider
 from core.testing import FakeProvider
 from tests.core.capabilities.conftest import listing
@@ -188,6 +187,7 @@ def _rounds(app: App, callers: list[Caller], name: str) -> list[float]:
         models = [ListedModel(id=known, findings={}) for known in sorted({*NAMES, name})]
         assert store.save(connection, "acme", models, asked_at=asked_at, row_version=version)
         found = store.load(connection, "acme", asked_at)
+        copy = found.to_json()
     seen: list[float] = []
 
     def look(caller: Caller) -> None:
@@ -199,8 +199,7 @@ def _rounds(app: App, callers: list[Caller], name: str) -> list[float]:
     for thread in threads:
         thread.start()
     began = time.monotonic()
-    app.capability_copies.put(found)
-    app.capability_copies.publish(ModelCapabilitiesDiscovered("acme", found.version, asked_at, len(models)))
+    app.capability_copies.announce(found, copy)
     for thread in threads:
         thread.join()
     return [moment - began for moment in seen]
