@@ -88,12 +88,20 @@ SELECT s.id,
 FROM schedules s WHERE s.id = ANY(%(ids)s)
 """
 
+# The due time that could not be fired is a failed run: it must not be lost (law 8).
 _GIVE_UP = """
 WITH waiting AS (
     UPDATE schedule_runs SET outcome = 'failed', reason = %(reason)s, finished_at = now()
     WHERE schedule_id = %(id)s AND outcome = 'waiting'
+), due AS (
+    INSERT INTO schedule_runs (id, schedule_id, due_at, due_times, outcome, reason, attempt, finished_at)
+    SELECT gen_random_uuid(), id, next_due, 1, 'failed', %(reason)s, 0, now()
+    FROM schedules WHERE id = %(id)s AND enabled AND fire_at <= now()
+    RETURNING due_at
 )
-UPDATE schedules SET enabled = false, version = version + 1, changed_at = now(), disabled_reason = %(reason)s
+UPDATE schedules SET enabled = false, version = version + 1, changed_at = now(), disabled_reason = %(reason)s,
+    last_due = coalesce((SELECT due_at FROM due), last_due),
+    runs = runs + (SELECT count(*) FROM due), failures = failures + (SELECT count(*) FROM due)
 WHERE id = %(id)s AND enabled
 """
 
