@@ -17,7 +17,8 @@ from bench.processes import free_port
 from bench.system import Servers, web
 from core.app import App, open_app
 from core.capabilities import store
-from core.capabilities.model import ListedModel
+from core.capabilities.difference import Difference
+from core.capabilities.model import ListedModel, ModelList
 from core.capabilities.names import findings_of_name
 from core.providers.model import NewProvider
 
@@ -57,9 +58,10 @@ def _rounds(servers: Servers, count: int, rounds: int) -> list[float]:
         key = app.keys.create(name="bench").clear_key
         models = [_model(f"vendor-{number % 40}/model-{number:05}-instruct") for number in range(count)]
         took: list[float] = []
+        before: ModelList | None = None
         for number in range(rounds + 1):
             models.append(_model(f"zzz/new-{number:03}"))
-            seen = _round(app, models, [first.port, second.port], key)
+            before, seen = _round(app, before, models, [first.port, second.port], key)
             if number > 0:  # at the first one the processes and their looks begin
                 took += seen
     return took
@@ -72,8 +74,10 @@ def _model(name: str) -> ListedModel:
     return ListedModel(id=name, created=1_715_367_049, findings=findings, context_tokens=128_000, prices=prices)
 
 
-def _round(app: App, models: list[ListedModel], ports: list[int], key: str) -> list[float]:
-    """Seconds from the commit until each process serves the newest model."""
+def _round(
+    app: App, before: ModelList | None, models: list[ListedModel], ports: list[int], key: str
+) -> tuple[ModelList, list[float]]:
+    """The new list, and seconds from its commit until each process serves the newest model."""
     with app.engine.begin() as connection:
         asked_at = store.now(connection)
         version = app.providers.get(PROVIDER).version
@@ -81,17 +85,18 @@ def _round(app: App, models: list[ListedModel], ports: list[int], key: str) -> l
             raise NotServed("the list was not kept")
         found = store.load(connection, PROVIDER, asked_at)
         copy = found.to_json()
+        difference = None if before is None else Difference.between(before, found)
     began = time.monotonic()
     seen: list[float] = []
     looks = [threading.Thread(target=_look, args=(port, models[-1].id, key, seen)) for port in ports]
     for look in looks:
         look.start()
-    app.capability_copies.announce(found, copy)
+    app.capability_copies.announce(found, copy, difference)
     for look in looks:
         look.join()
     if len(seen) != len(ports):
         raise NotServed(f"{models[-1].id} was not served within {GIVE_UP_S:g} s")
-    return [moment - began for moment in seen]
+    return found, [moment - began for moment in seen]
 
 
 def _look(port: int, model: str, key: str, seen: list[float]) -> None:

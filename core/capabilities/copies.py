@@ -11,6 +11,7 @@ import hashlib
 import logging
 from contextlib import suppress
 
+from core.capabilities.difference import Difference
 from core.capabilities.model import ModelList
 from core.connections import RedisAway, RedisLink, run_script
 from core.events.capabilities import CapabilityEvent, ModelCapabilitiesDiscovered, channel
@@ -51,8 +52,18 @@ class CapabilityCopies:
         with suppress(RedisAway), self._link.errors() as client:
             run_script(client, _PUT, _PUT_SHA, [self.key(models.provider)], [models.version, text, LIFE_S])
 
-    def announce(self, models: ModelList, text: bytes) -> None:
-        """A new list is committed: copy it and tell every process."""
+    def announce(self, models: ModelList, text: bytes, difference: Difference | None = None) -> None:
+        """
+        A new list is committed: copy it and tell every process.
+
+        Args:
+            difference: from the list before. Told first: who has that list does not need the copy, and three megabytes
+                take their time.
+        """
+        if difference is not None:
+            self.publish(difference.event(len(models.models)))
+            self.put(models, text)
+            return
         self.put(models, text)
         self.publish(
             ModelCapabilitiesDiscovered(models.provider, models.version, models.discovered_at, len(models.models))

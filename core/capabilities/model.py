@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -157,6 +157,18 @@ class LazyModels(Mapping[str, ListedModel]):
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._entries: dict[str, ListedModel | str] = dict(texts)
+
+    @classmethod
+    def changed(
+        cls, known: Mapping[str, ListedModel], changed: Sequence[ListedModel], gone: Sequence[str]
+    ) -> LazyModels:
+        """The known ones with some changed or new and some gone; what was not read yet stays so."""
+        new = cls({})
+        new._entries = dict(known._entries if isinstance(known, LazyModels) else known)
+        new._entries.update((model.id, model) for model in changed)
+        for name in gone:
+            new._entries.pop(name, None)
+        return new
 
     def __getitem__(self, name: str) -> ListedModel:
         entry = self._entries[name]
