@@ -78,8 +78,8 @@ class Report:
         value = self.value(target.name)
         return value is not None and target.met_by(value)
 
-    def show(self, console: Console) -> None:
-        table = Table(title="bench tasks", title_justify="left")
+    def show(self, console: Console, *, title: str) -> None:
+        table = Table(title=title, title_justify="left")
         for heading in ("figure", "median", "runs", "target", ""):
             table.add_column(heading, justify="left" if heading in ("figure", "runs") else "right")
         held = {target.name: target for target in self.targets}

@@ -20,7 +20,7 @@ from bench.figures import Report, percentile
 from bench.processes import Child, running
 from bench.system import Servers, connect, number
 from core.app import open_app
-from core.schedules.book import ScheduleSpec
+from core.schedules.spec import ScheduleSpec
 from core.settings import Settings, child_environment
 
 SCHEDULES = 10_000

@@ -173,7 +173,9 @@ def build_app(settings: Settings) -> App:
         limit_copies=limit_copies,
         limits_refresh=LimitsRefresh(direct.connect, peppers, tell=_tell_nobody, write=limit_copies.write),
         tasks=tasks,
-        schedules=ScheduleBook(engine, types=types, owners=owners, queues=known_queues),
+        schedules=ScheduleBook(
+            engine, types=types, owners=owners, queues=known_queues, check_model=capabilities.check_loaded
+        ),
         providers=providers,
         capabilities=capabilities,
         capability_copies=capability_copies,

@@ -40,7 +40,14 @@ class Scheduler:
         self._jobs = jobs
         self._engine = _own_engine(app)
         self._direct = autocommit(self._engine)
-        self._firing = Firing(self._engine, types=app.types, jobs=list(jobs), ring=app.bells.ring)
+        self._capabilities = app.capabilities
+        self._firing = Firing(
+            self._engine,
+            types=app.types,
+            jobs=list(jobs),
+            check_model=app.capabilities.check,
+            ring=app.bells.ring,
+        )
         self._runs = Runs(app, jobs, self._engine)
         self._presence = Presence(self._engine, on_lost=self._runs.drop)
         self._ticking = threading.Lock()
@@ -120,6 +127,8 @@ class Scheduler:
         look = self._firing.look()
         if look.has_orphans and time.monotonic() >= self._no_take_over_before:
             self._take_over()
+        if look.has_tasks:
+            self._know_models()
         if look.is_due:
             self._firing.fire()
         if look.is_due or look.has_waiting or look.has_orphans:
@@ -127,6 +136,14 @@ class Scheduler:
             self._begin()
             look = self._firing.look()
         return look
+
+    def _know_models(self) -> None:
+        """Before the transactions that fire: in them the look is at memory alone, and it must not be of yesterday."""
+        try:
+            self._capabilities.current()
+        except StoreUnavailable:
+            # open: what is not known passes, as where tasks are accepted.
+            logger.warning("what models can do was not read; tasks are enqueued as unknown")
 
     def _begin(self) -> None:
         free = self._runs.free

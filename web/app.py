@@ -80,7 +80,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
         redis_url,
         standing={
             changes_channel(instance): lambda _: door.forget_all(),
-            capability_events.channel(instance): changed,
+            capability_events.channel(instance): app.capabilities.hear_event,
             provider_events.channel(instance): changed,
         },
         on_gap=on_gap,

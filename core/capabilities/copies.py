@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from core.cache.counters import Counters
+from core.capabilities.difference import Difference
 from core.capabilities.model import ModelList
 from core.connections import RedisAway, RedisLink, run_script
-from core.events.capabilities import CapabilityEvent, channel
+from core.events.capabilities import CapabilityEvent, ModelCapabilitiesDiscovered, channel
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,32 @@ class CapabilityCopies:
     def key(self, provider: str) -> str:
         return f"{self._instance}provider_capabilities_{provider}"
 
-    def put(self, models: ModelList) -> None:
-        """Copy the list for 24 h, unless a newer one is there."""
+    def put(self, models: ModelList, text: bytes) -> None:
+        """
+        Copy the list for 24 h, unless a newer one is there.
+
+        Args:
+            text: its JSON. Ten thousand models take some twenty milliseconds to write down: the caller says when.
+        """
         with suppress(RedisAway), self._link.errors() as client:
-            run_script(client, _PUT, _PUT_SHA, [self.key(models.provider)], [models.version, models.to_json(), LIFE_S])
+            run_script(client, _PUT, _PUT_SHA, [self.key(models.provider)], [models.version, text, LIFE_S])
+
+    def announce(self, models: ModelList, text: bytes, difference: Difference | None = None) -> None:
+        """
+        A new list is committed: copy it and tell every process.
+
+        Args:
+            difference: from the list before. Told first: who has that list does not need the copy, and three megabytes
+                take their time.
+        """
+        if difference is not None:
+            self.publish(difference.event(len(models.models)))
+            self.put(models, text)
+            return
+        self.put(models, text)
+        self.publish(
+            ModelCapabilitiesDiscovered(models.provider, models.version, models.discovered_at, len(models.models))
+        )
 
     def get(self, provider: str, version: int) -> ModelList | None:
         """The copy, when it is of exactly this version."""

@@ -2,8 +2,9 @@
 The capabilities as this process knows them: a snapshot in memory, asked before each task is accepted without any I/O.
 
 Fresh by the announcements of changes, and where those are lost by comparing with the tables at most every five seconds
-while it is used. A refresh reads three small tables; a list whose version changed comes from its copy in Redis, or from
-its rows. While the database is away the last snapshot serves on (open: what was known to be impossible stays so).
+while it is used. A refresh reads three small tables; a list whose version changed is made from the one before when the
+announcement told the difference, else it comes from its copy in Redis, or from its rows. While the database is away the
+last snapshot serves on (open: what was known to be impossible stays so).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from core.capabilities import overrides, store
 from core.capabilities.copies import CapabilityCopies
+from core.capabilities.difference import Difference
 from core.capabilities.model import ModelList, version_of
 from core.capabilities.needs import model_of, needs
 from core.capabilities.snapshot import Snapshot, by_model
@@ -61,6 +63,7 @@ class Capabilities:
         self._fresh_until = float("-inf")
         self._reading = threading.Lock()
         self._state = threading.Lock()
+        self._told: dict[str, Difference] = {}  # by provider, the newest
         self._asked = 0
         self._runner: threading.Thread | None = None
         self._closed = False
@@ -141,6 +144,14 @@ class Capabilities:
             self._runner = threading.Thread(target=self._run, name="capabilities", daemon=True)
             self._runner.start()
 
+    def hear_event(self, text: bytes) -> None:
+        """An announcement of capabilities: as `hear`, and what it tells of a new list need not be read."""
+        difference = Difference.of_json(text)
+        if difference is not None:
+            with self._state:
+                self._told[difference.provider] = difference
+        self.hear()
+
     def close(self) -> None:
         with self._state:
             self._closed = True
@@ -180,11 +191,15 @@ class Capabilities:
             return known
         if found.discovered_at is None:
             raise ValueError("only a provider with a good list has one to read")
+        with self._state:
+            told = self._told.pop(found.provider, None)
+        if known is not None and told is not None and told.leads_to(found.discovered_at, known=known):
+            return told.applied_to(known)
         copy = self._copies.get(found.provider, version_of(found.discovered_at))
         if copy is not None:
             return copy
         began = time.monotonic()
         read = store.load(connection, found.provider, found.discovered_at)
         self._copies.counters.loaded(time.monotonic() - began)
-        self._copies.put(read)
+        self._copies.put(read, read.to_json())
         return read

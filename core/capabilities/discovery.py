@@ -17,11 +17,11 @@ import sqlalchemy as sa
 from core.capabilities import store
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.describe import describe
+from core.capabilities.difference import Difference
 from core.capabilities.listing import Listing, read_listing
 from core.capabilities.model import ListedModel, ModelList
 from core.capabilities.price_process import look_up_all
 from core.connections import autocommit, database_errors
-from core.events.capabilities import ModelCapabilitiesDiscovered
 from core.providers.errors import ProviderFailure
 from core.providers.model import ProviderRow
 from core.providers.openai_compatible import Provider
@@ -109,13 +109,25 @@ class Discoverer:
     def _keep(self, row: ProviderRow, listing: Listing, asked_at: datetime) -> Discovered:
         prices = look_up_all(row.name, row.base_url, list(listing.entries))
         models: list[ListedModel] = list(describe(listing, prices))
+        before = self._before(row.name)
         with database_errors("it is not known whether the list was kept"), self._engine.begin() as connection:
             if not store.save(connection, row.name, models, asked_at=asked_at, row_version=row.version):
                 return Discovered(row.name)
             found: ModelList = store.load(connection, row.name, asked_at)
-        self._copies.put(found)
-        self._copies.publish(ModelCapabilitiesDiscovered(row.name, found.version, asked_at, len(models)))
+            # Written down before the commit: from then on others wait for it.
+            copy = found.to_json()
+            difference = None if before is None else Difference.between(before, found)
+        self._copies.announce(found, copy, difference)
         logger.info(
             "models discovered", extra={"provider": row.name, "models": len(models), "skipped": listing.skipped}
         )
         return Discovered(row.name, len(models), listing.skipped, is_current=True)
+
+    def _before(self, name: str) -> ModelList | None:
+        """The list that is served until now; None: there is none, or it was replaced while it was read."""
+        with database_errors("the list before was not read"), self._direct.connect() as connection:
+            known = store.discoveries(connection).get(name)
+            if known is None or known.discovered_at is None:
+                return None
+            models = store.load(connection, name, known.discovered_at)
+            return models if store.discoveries(connection).get(name) == known else None

@@ -6,6 +6,7 @@ At most once, for speed: who must not miss a change compares with the tables (co
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,12 +26,19 @@ class ModelCapabilitiesDiscovered:
 
     Args:
         version: of the list, microseconds since 1970 of `discovered_at`; a list with a lower one is older.
+        models: how many there are.
+        before: version of the list that `changed` and `gone` make the new one of; None: they are not told.
+        changed: models as in the copy in Redis, new ones and those of which something else is known now.
+        gone: ids.
     """
 
     provider: str
     version: int
     discovered_at: datetime
     models: int
+    before: int | None = None
+    changed: Sequence[Mapping[str, object]] = ()
+    gone: Sequence[str] = ()
 
     def to_json(self) -> bytes:
         """`{"event": "ModelCapabilitiesDiscovered", "provider": "openai", "version": 1..., "models": 80, ...}`"""

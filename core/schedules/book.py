@@ -8,12 +8,11 @@ the database's clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
@@ -24,11 +23,12 @@ from core.errors import InvalidRequest, KeyRefused, NotAllowed, ScheduleChanged,
 from core.ids import KeyId, new_task_id
 from core.schedules import due, task_template
 from core.schedules.history import add_waiting, page_of_runs
-from core.schedules.model import Missed, Overlap, Run, RunPage, Schedule, ScheduleKind, SchedulePage, Timing
+from core.schedules.model import Run, RunPage, Schedule, ScheduleKind, SchedulePage
 from core.schedules.rows import SCHEDULE_COLUMNS, Row, schedule_of, timing_of
+from core.schedules.spec import ScheduleSpec, changed, columns_of, spec_of
 from core.schedules.table import complete, find, store, upcoming
 from core.schema import schedule_runs, schedules
-from core.task_types.spec import TaskTypes
+from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks.queues import KnownQueues
 
 PREVIEWED = 10
@@ -36,73 +36,37 @@ MAX_PAGE = 200
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleSpec:
+class ScheduleBook:
     """
-    What a person says of a schedule.
+    All schedules of one deployment. Thread-safe. Every method raises StoreUnavailable when the database is away.
 
     Args:
-        task: `{"type", "input", "queue", ...}`, see `task_template.py`.
-        owner: public id of the virtual key whose tasks they are.
+        check_model: refuses what a task's model is known not to do.
     """
 
-    name: str
-    owner: str
-    task: Mapping[str, Any]
-    cron: str | None = None
-    every_s: float | None = None
-    timezone: str = "UTC"
-    jitter_s: float = 0.0
-    missed: Missed = Missed.LATEST
-    overlap: Overlap = Overlap.SKIP
-    enabled: bool = True
-
-    def timing(self, anchor_at: datetime) -> Timing:
-        return Timing(
-            name=self.name,
-            anchor_at=anchor_at,
-            cron=self.cron,
-            every_s=self.every_s,
-            timezone=self.timezone,
-            jitter_s=self.jitter_s,
-        )
-
-
-_FIELDS = frozenset(field.name for field in fields(ScheduleSpec))
-
-
-class ScheduleBook:
-    """All schedules of one deployment. Thread-safe. Every method raises StoreUnavailable when the database is away."""
-
-    def __init__(self, engine: sa.Engine, *, types: TaskTypes, owners: Owners, queues: KnownQueues) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        types: TaskTypes,
+        owners: Owners,
+        queues: KnownQueues,
+        check_model: Callable[[TaskInput], None],
+    ) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
         self._types = types
         self._owners = owners
         self._queues = queues
+        self._check_model = check_model
 
     def check(self, spec: ScheduleSpec) -> None:
         """
         Raises:
             InvalidRequest: names the field, e.g. `cron`, `timezone`, `owner`, `task.input.messages`.
+                ModelCannot: the task's model is known not to do it; `task.input.model`.
         """
-        if not _NAME.fullmatch(spec.name):
-            raise InvalidRequest("name: lower-case letters, digits, `.`, `_` and `-`, 64 at most", field="name")
-        due.check_timing(spec.timing(self._now()))
-        template = task_template.read(spec.task)
-        task_template.new_task(template, self._types, owner=KeyId(spec.owner))
-        try:
-            self._queues.check(template.queue)
-        except InvalidRequest as error:
-            raise task_template.within_task(error) from error
-        try:
-            self._owners.check(spec.owner, template.type, named_model(template.input))
-        except KeyRefused:  # it may be enabled again, or its expiry moved; until then each fire fails and says why
-            pass
-        except NotAllowed as error:
-            # It is not the operator who may not: to them it is a wrong field, with the same message.
-            field = f"{task_template.FIELD}.{error.field}"
-            raise InvalidRequest(f"{task_template.FIELD}.{error}", field=field) from error
+        self._check(spec, with_task=True)
 
     def preview(self, spec: ScheduleSpec, count: int = PREVIEWED) -> list[datetime]:
         """The next due times of a schedule that is not saved; only its timing is checked."""
@@ -137,7 +101,7 @@ class ScheduleBook:
             "skips": 0,
             "recent": "[]",
             "created_at": now,
-            **_given(spec, now),
+            **columns_of(spec, now),
             **upcoming(timing, now),
         }
         statement = insert(schedules).values(values).on_conflict_do_nothing()
@@ -178,6 +142,8 @@ class ScheduleBook:
         """
         Change fields of a ScheduleSpec, all but its name. A new timing begins now: what was missed before is dropped.
 
+        A task that stays is not checked again: a schedule whose task is refused by now can still be paused.
+
         Args:
             changes: only what changes; giving `cron` drops `every_s` and the other way round.
             version: refuse when it is not this one any more.
@@ -187,12 +153,12 @@ class ScheduleBook:
             ScheduleNotFound, ScheduleChanged.
         """
         with database_errors("the schedule was not changed"), self._engine.connect() as connection:
-            old = _spec_of(find(connection, name, ScheduleKind.TASK))
-        spec = _changed(old, changes)
-        self.check(spec)
+            old = spec_of(find(connection, name, ScheduleKind.TASK))
+        spec = changed(old, changes)
+        self._check(spec, with_task="task" in changes)
         with database_errors("the schedule was not changed"), self._engine.begin() as connection:
             row = find(connection, name, ScheduleKind.TASK, lock=True)
-            if _spec_of(row) != old or (version is not None and row["version"] != version):
+            if spec_of(row) != old or (version is not None and row["version"] != version):
                 raise ScheduleChanged(f"schedule {name!r} was changed meanwhile; read it again")
             return complete(connection, [self._write(connection, row, spec)])[0]
 
@@ -251,6 +217,33 @@ class ScheduleBook:
         with database_errors("the history was not read"), self._direct.connect() as connection:
             return page_of_runs(connection, find(connection, name, kind), limit=limit, cursor=cursor)
 
+    def _check(self, spec: ScheduleSpec, *, with_task: bool) -> None:
+        if not _NAME.fullmatch(spec.name):
+            raise InvalidRequest("name: lower-case letters, digits, `.`, `_` and `-`, 64 at most", field="name")
+        due.check_timing(spec.timing(self._now()))
+        if with_task:
+            self._check_task(spec)
+        self._check_owner(spec)
+
+    def _check_owner(self, spec: ScheduleSpec) -> None:
+        template = task_template.read(spec.task)
+        try:
+            self._owners.check(spec.owner, template.type, named_model(template.input))
+        except KeyRefused:  # it may be enabled again, or its expiry moved; until then each fire fails and says why
+            pass
+        except NotAllowed as error:
+            # It is not the operator who may not: to them it is a wrong field, with the same message.
+            field = f"{task_template.FIELD}.{error.field}"
+            raise InvalidRequest(f"{task_template.FIELD}.{error}", field=field) from error
+
+    def _check_task(self, spec: ScheduleSpec) -> None:
+        template = task_template.read(spec.task)
+        task_template.new_task(template, self._types, owner=KeyId(spec.owner), check_model=self._check_model)
+        try:
+            self._queues.check(template.queue)
+        except InvalidRequest as error:
+            raise task_template.within_task(error) from error
+
     def _switch(self, name: str, kind: ScheduleKind, *, enabled: bool) -> Schedule:
         with database_errors("the schedule was not changed"), self._engine.begin() as connection:
             row = find(connection, name, kind, lock=True)
@@ -268,7 +261,7 @@ class ScheduleBook:
         timing = spec.timing(old.anchor_at)
         if spec.every_s != old.every_s:
             timing = replace(timing, anchor_at=_whole_second(now))
-        values = _given(spec, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
+        values = columns_of(spec, now) | {"anchor_at": timing.anchor_at, "disabled_reason": None}
         values |= upcoming(timing, now, row["last_due"])
         if timing == old and spec.enabled == row["enabled"]:
             values |= {"next_due": row["next_due"], "fire_at": row["fire_at"]}
@@ -278,47 +271,6 @@ class ScheduleBook:
         with database_errors("the time is not known"), self._direct.connect() as connection:
             now: datetime = connection.execute(sa.select(sa.func.now())).scalar_one()
             return now
-
-
-def _given(spec: ScheduleSpec, now: datetime) -> dict[str, Any]:
-    return {
-        "cron": spec.cron,
-        "every_s": spec.every_s,
-        "timezone": spec.timezone,
-        "jitter_s": spec.jitter_s,
-        "missed": spec.missed.value,
-        "overlap": spec.overlap.value,
-        "enabled": spec.enabled,
-        "owner_id": spec.owner,
-        "task": orjson.dumps(dict(spec.task)).decode(),
-        "changed_at": now,
-    }
-
-
-def _spec_of(row: Row) -> ScheduleSpec:
-    return ScheduleSpec(
-        name=row["name"],
-        owner=row["owner_id"],
-        task=orjson.loads(row["task"]),
-        cron=row["cron"],
-        every_s=row["every_s"],
-        timezone=row["timezone"],
-        jitter_s=row["jitter_s"],
-        missed=Missed(row["missed"]),
-        overlap=Overlap(row["overlap"]),
-        enabled=row["enabled"],
-    )
-
-
-def _changed(old: ScheduleSpec, changes: Mapping[str, Any]) -> ScheduleSpec:
-    values = dict(changes)
-    for name in values:
-        if name == "name" or name not in _FIELDS:
-            raise InvalidRequest(f"{name[:60]}: not a field that can be changed", field=name[:60])
-    for given, dropped in (("cron", "every_s"), ("every_s", "cron")):
-        if values.get(given) is not None:
-            values.setdefault(dropped, None)
-    return replace(old, **values)
 
 
 def _whole_second(at: datetime) -> datetime:

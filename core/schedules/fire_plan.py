@@ -7,7 +7,7 @@ always a row of `schedule_runs`, since somebody is to take it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -23,7 +23,7 @@ from core.schedules.due import Decision
 from core.schedules.model import Missed, Overlap, Run, RunOutcome, ScheduleKind
 from core.schedules.overlap import Verdict, admit
 from core.schedules.rows import Row, timing_of, with_recent
-from core.task_types.spec import TaskTypes
+from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks import accept
 from core.tasks.model import NewTask
 
@@ -93,10 +93,16 @@ class _Change:
 
 
 class FirePlan:
-    """Filled schedule by schedule, then written at once."""
+    """
+    Filled schedule by schedule, then written at once.
 
-    def __init__(self, types: TaskTypes) -> None:
+    Args:
+        check_model: refuses what a task's model is known not to do; memory only.
+    """
+
+    def __init__(self, types: TaskTypes, check_model: Callable[[TaskInput], None]) -> None:
         self._types = types
+        self._check_model = check_model
         self._new: list[tuple[UUID, Run]] = []
         self._ended: list[Run] = []
         self._changes: list[_Change] = []
@@ -168,8 +174,9 @@ class FirePlan:
         try:
             template = task_template.read(orjson.loads(row["task"]))
             check_lists(state.allowed_types, state.allowed_models, template.type, named_model(template.input))
-            task = task_template.new_task(template, self._types, owner=KeyId(row["owner_id"]))
-        except InvalidRequest as error:  # the type was there when it was saved
+            owner = KeyId(row["owner_id"])
+            task = task_template.new_task(template, self._types, owner=owner, check_model=self._check_model)
+        except InvalidRequest as error:  # since it was saved the type went, or its model was found unable to do it
             return replace(run, outcome=RunOutcome.FAILED, reason=f"the task was refused: {error}"[:500])
         self._tasks.append(task)
         change.last_task_id = task.public_id

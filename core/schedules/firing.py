@@ -27,7 +27,7 @@ from core.schedules.due import decide, fire_time
 from core.schedules.fire_plan import FirePlan, State
 from core.schedules.model import Missed
 from core.schedules.rows import Row, timing_of
-from core.task_types.spec import TaskTypes
+from core.task_types.spec import TaskInput, TaskTypes
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,9 @@ _LOOK = """
 SELECT clock_timestamp() AS now,
     (SELECT min(fire_at) FROM schedules WHERE enabled AND fire_at IS NOT NULL) AS next_fire,
     EXISTS (SELECT 1 FROM schedule_runs WHERE outcome = 'waiting') AS has_waiting,
+    EXISTS (SELECT 1 FROM schedules WHERE enabled AND fire_at <= now() AND kind = 'task')
+        OR EXISTS (SELECT 1 FROM schedule_runs r JOIN schedules s ON s.id = r.schedule_id
+            WHERE r.outcome = 'waiting' AND s.kind = 'task') AS has_tasks,
     EXISTS (SELECT 1 FROM schedule_runs r LEFT JOIN workers w ON w.id = r.holder_id
         WHERE r.outcome = 'running' AND (w.id IS NULL OR w.died_at IS NOT NULL
             OR w.heartbeat_at < clock_timestamp() - make_interval(secs => w.lease_s))) AS has_orphans
@@ -88,12 +91,20 @@ SELECT s.id,
 FROM schedules s LEFT JOIN virtual_keys k ON k.key_id = s.owner_id WHERE s.id = ANY(%(ids)s)
 """
 
+# The due time that could not be fired is a failed run: it must not be lost (law 8).
 _GIVE_UP = """
 WITH waiting AS (
     UPDATE schedule_runs SET outcome = 'failed', reason = %(reason)s, finished_at = now()
     WHERE schedule_id = %(id)s AND outcome = 'waiting'
+), due AS (
+    INSERT INTO schedule_runs (id, schedule_id, due_at, due_times, outcome, reason, attempt, finished_at)
+    SELECT gen_random_uuid(), id, next_due, 1, 'failed', %(reason)s, 0, now()
+    FROM schedules WHERE id = %(id)s AND enabled AND fire_at <= now()
+    RETURNING due_at
 )
-UPDATE schedules SET enabled = false, version = version + 1, changed_at = now(), disabled_reason = %(reason)s
+UPDATE schedules SET enabled = false, version = version + 1, changed_at = now(), disabled_reason = %(reason)s,
+    last_due = coalesce((SELECT due_at FROM due), last_due),
+    runs = runs + (SELECT count(*) FROM due), failures = failures + (SELECT count(*) FROM due)
 WHERE id = %(id)s AND enabled
 """
 
@@ -105,12 +116,14 @@ class Look:
 
     Args:
         next_fire: earliest fire time of all schedules; it may have passed.
+        has_tasks: what is due or waits is not only jobs.
         has_orphans: runs whose scheduler is dead or silent.
     """
 
     now: datetime
     next_fire: datetime | None
     has_waiting: bool
+    has_tasks: bool
     has_orphans: bool
 
     @property
@@ -124,16 +137,24 @@ class Firing:
 
     Args:
         jobs: the jobs this process has files of; others' due times are left to others.
+        check_model: refuses what a task's model is known not to do. It is called inside transactions: memory only.
         ring: tells workers that a queue has work; must not raise.
     """
 
     def __init__(
-        self, engine: sa.Engine, *, types: TaskTypes, jobs: Sequence[str], ring: Callable[[str], None]
+        self,
+        engine: sa.Engine,
+        *,
+        types: TaskTypes,
+        jobs: Sequence[str],
+        check_model: Callable[[TaskInput], None],
+        ring: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
         self._types = types
         self._jobs = list(jobs)
+        self._check_model = check_model
         self._ring = ring
 
     def look(self) -> Look:
@@ -175,7 +196,7 @@ class Firing:
             if not rows:
                 return 0
             try:
-                fire_plan = FirePlan(self._types)
+                fire_plan = FirePlan(self._types, self._check_model)
                 states = self._states(connection, [row["id"] for row in rows])
                 for row in rows:
                     plan(fire_plan, row, states[row["id"]])

@@ -7,7 +7,7 @@ Shape: `{"type": "chat.completion", "input": {...}, "queue": "default", "priorit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import InvalidRequest
 from core.ids import KeyId
-from core.task_types.spec import TaskTypes
+from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks.model import DEFAULT_PRIORITY, DEFAULT_QUEUE, NewTask
 from core.tasks.validation import TaskOptions, build, canonical, first_problem, validate_input
 
@@ -48,12 +48,18 @@ def read(value: Mapping[str, Any]) -> TaskTemplate:
         raise first_problem(error, at=FIELD) from None
 
 
-def new_task(template: TaskTemplate, types: TaskTypes, *, owner: KeyId) -> NewTask:
+def new_task(
+    template: TaskTemplate, types: TaskTypes, *, owner: KeyId, check_model: Callable[[TaskInput], None]
+) -> NewTask:
     """
     A task ready to be accepted; its queue and owner are the caller's to check.
 
+    Args:
+        check_model: refuses what the input's model is known not to do.
+
     Raises:
-        InvalidRequest: the type is unknown, refuses the input, or an option is out of bounds; `task.` before the field.
+        InvalidRequest: the type is unknown, refuses the input, or an option is out of bounds, or its model is known
+            not to do it; `task.` before the field.
     """
     try:
         spec = types.get(template.type)
@@ -64,7 +70,9 @@ def new_task(template: TaskTemplate, types: TaskTypes, *, owner: KeyId) -> NewTa
             deadline=None if template.deadline_s is None else timedelta(seconds=template.deadline_s),
             metadata=template.metadata,
         )
-        return build(spec, validate_input(spec, template.input), owner=owner, options=options)
+        input = validate_input(spec, template.input)
+        check_model(input)
+        return build(spec, input, owner=owner, options=options)
     except OverflowError:
         raise InvalidRequest("deadline_s is out of bounds", field=f"{FIELD}.deadline_s") from None
     except InvalidRequest as error:

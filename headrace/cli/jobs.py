@@ -167,7 +167,8 @@ def _ended(headrace: App, name: str, asked: Run, *, timeout_s: float) -> Run:
     deadline = time.monotonic() + timeout_s
     while True:
         page = headrace.schedules.history(name, ScheduleKind.JOB, limit=MAX_PAGE)
-        found = next((run for run in page.runs if run.id == asked.id), asked)
+        # Not by its id: a run of a frequent job has none once it ended.
+        found = next((run for run in page.runs if run.due_at == asked.due_at), asked)
         left = deadline - time.monotonic()
         if found.outcome not in _OPEN or left <= 0:
             return found

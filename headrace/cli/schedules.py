@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from core.schedules.book import MAX_PAGE, ScheduleSpec
+from core.schedules.book import MAX_PAGE
 from core.schedules.documents import schedule_document
 from core.schedules.model import Schedule
+from core.schedules.spec import ScheduleSpec
 from headrace.cli.inputs import input_text, json_object, only_owner, parsed
 from headrace.cli.output import (
     EXIT_CODES,

@@ -31,7 +31,7 @@ def test_a_target_that_was_not_measured_is_not_met_and_is_shown() -> None:
     report, screen = Report(), io.StringIO()
     report.expect("never_measured", "<=", 1.2)
 
-    report.show(Console(file=screen, width=120))
+    report.show(Console(file=screen, width=120), title="bench tasks")
 
     assert report.summary()["met"] == {"never_measured": False}
     assert "never_measured" in screen.getvalue()

@@ -13,6 +13,7 @@ from tests.headrace.command import Command
 from tests.support.ticking import greet, refuse, ticking, write_jobs
 
 HELLO = JobSpec(name="hello", run=greet, every=timedelta(hours=1))
+OFTEN = JobSpec(name="often", run=greet, every=timedelta(seconds=5))
 NIGHTLY = JobSpec(name="nightly", run=refuse, cron="30 2 * * *", timezone="Europe/Berlin")
 
 
@@ -65,6 +66,14 @@ def test_a_run_that_is_waited_for_says_how_it_ended(headrace: Command, app: App)
     assert bad.code == 1
     assert "no greeting today" in bad.out
     assert as_json.json["outcome"] == "succeeded"
+
+
+def test_a_run_of_a_frequent_job_can_be_waited_for(headrace: Command, app: App) -> None:
+    with ticking(app, [OFTEN]):
+        ran = headrace("jobs", "run", "often", "--wait", "--timeout-s", "20")
+
+    assert ran.code == 0, ran
+    assert "often: succeeded" in ran.out
 
 
 def test_with_no_scheduler_a_run_is_asked_for_and_waiting_for_it_exits_3(headrace: Command, app: App) -> None:

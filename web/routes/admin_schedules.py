@@ -10,9 +10,10 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from core.errors import InvalidRequest, ScheduleChanged
-from core.schedules.book import ScheduleBook, ScheduleSpec
+from core.schedules.book import ScheduleBook
 from core.schedules.documents import schedule_document
 from core.schedules.model import Missed, Overlap, Run, Schedule
+from core.schedules.spec import ScheduleSpec
 from web import parameters
 from web.admin import Admin, answer, nothing
 from web.admin_forms import (

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from core.app import App
-from core.schedules.book import ScheduleSpec
 from core.schedules.due import fire_time
 from core.schedules.firing import Firing
 from core.schedules.model import Schedule
+from core.schedules.spec import ScheduleSpec
 from tests.support.worker_processes import query
 
 NOOP: dict[str, Any] = {"type": "diagnostic.noop", "input": {}}
@@ -43,7 +43,7 @@ def firing(app: App) -> Firing:
 
 
 def new_firing(app: App, *jobs: str) -> Firing:
-    return Firing(app.engine, types=app.types, jobs=jobs, ring=app.bells.ring)
+    return Firing(app.engine, types=app.types, jobs=jobs, check_model=app.capabilities.check, ring=app.bells.ring)
 
 
 def let_pass(app: App, schedule: Schedule, periods: int, *, late_s: float = 1.0) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from core.app import App
 from core.errors import InvalidRequest, ScheduleChanged, ScheduleExists, ScheduleNotFound
-from core.schedules.book import ScheduleSpec
 from core.schedules.firing import Firing
 from core.schedules.model import Missed, Overlap, ScheduleKind
+from core.schedules.spec import ScheduleSpec
 from tests.core.schedules.conftest import NOOP, Make, finish_tasks, let_pass
 from tests.support.worker_processes import query
 

@@ -171,6 +171,7 @@ def test_a_schedule_that_cannot_be_fired_is_disabled_and_the_others_are_fired(
 ) -> None:
     for name in ("a", "b", "c"):
         let_pass(app, make(name), 1)
+    due_at = app.schedules.get("b").next_due
     with app.engine.begin() as connection:
         connection.execute(
             sa.text(
@@ -185,6 +186,9 @@ def test_a_schedule_that_cannot_be_fired_is_disabled_and_the_others_are_fired(
     assert not broken.enabled
     assert broken.disabled_reason is not None
     assert "Atlantis/Gone" in broken.disabled_reason
+    [run] = runs_of(app, "b")
+    assert (run.due_at, run.outcome, run.reason) == (due_at, RunOutcome.FAILED, broken.disabled_reason)
+    assert (broken.runs, broken.failures, broken.last_due) == (1, 1, due_at)
 
 
 def test_a_task_type_that_is_gone_fails_the_run_with_the_reason(app: App, make: Make, firing: Firing) -> None:
