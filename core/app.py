@@ -156,6 +156,9 @@ def build_app(settings: Settings) -> App:
         check_model=capabilities.check_loaded,
         status_counters=caches.counters("task_status"),
     )
+    caches.add_other("task_status", drop_in_redis=copies.drop, forget=tasks.statuses.memory.drop)
+    # In memory a list is only ever what the rows say.
+    caches.add_other("provider_capabilities", drop_in_redis=capability_copies.drop_all, forget=lambda _: None)
     return App(
         settings=settings,
         engine=engine,

@@ -27,6 +27,7 @@ from web.intake import Intake
 from web.landing import Landing
 from web.openapi import document
 from web.revalidation import Revalidation
+from web.routes.admin_cache import AdminCacheRoutes
 from web.routes.admin_capabilities import AdminCapabilityRoutes
 from web.routes.admin_jobs import AdminJobRoutes
 from web.routes.admin_keys import AdminKeyRoutes
@@ -128,6 +129,7 @@ def admin_routes(app: App, threads: Threads) -> list[Routes]:
     return [
         AdminJobRoutes(admin, app.schedules),
         AdminScheduleRoutes(admin, app.schedules),
+        AdminCacheRoutes(admin, app.caches),
         AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
         AdminKeyRoutes(admin, app.keys),

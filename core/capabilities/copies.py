@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
 from core.cache.counters import Counters
@@ -73,6 +74,14 @@ class CapabilityCopies:
         with suppress(RedisAway), self._link.errors() as client:
             client.delete(self.key(provider))
         self.counters.invalidated("provider")
+
+    def drop_all(self, providers: Sequence[str]) -> None:
+        """
+        Raises:
+            RedisAway: none was dropped.
+        """
+        with self._link.errors() as client:
+            client.delete(*map(self.key, providers))
 
     def publish(self, event: CapabilityEvent) -> None:
         """Tell every process; who does not hear it finds out within five seconds."""

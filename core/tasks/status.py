@@ -173,6 +173,12 @@ class FinalStatuses:
                 _, dropped = self._entries.popitem(last=False)
                 self._size -= _weight(dropped)
 
+    def drop(self, public_ids: Sequence[str]) -> None:
+        with self._lock:
+            for public_id in public_ids:
+                dropped = self._entries.pop(PublicId(public_id), None)
+                self._size -= _weight(dropped) if dropped else 0
+
 
 def _weight(status: Status) -> int:
     return len(status.body) + 500  # the objects around the bytes
@@ -215,6 +221,14 @@ class StatusCopies:
             as_of: int | str = "" if status.is_final or as_of_ms is None else as_of_ms
             stamp = status.stamp
             self._run([status.public_id], ["", stamp.version, stamp.changed_us, as_of, encode(status, as_of_ms or 0)])
+
+    def drop(self, public_ids: Sequence[str]) -> None:
+        """
+        Raises:
+            RedisAway: none was dropped.
+        """
+        with self._link.errors() as client:
+            client.delete(*(self._keys.of(PublicId(public_id)) for public_id in public_ids))
 
     def announce(self, tasks: Iterable[Task]) -> bool:
         """
