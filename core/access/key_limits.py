@@ -187,9 +187,8 @@ class KeyLimits:
         for key in keys:
             entry = self._patch(key.key_id, CountedLimits(key.limits, key.version), is_new=False)
             if entry.entry_id in key.hashes:
-                entry.written_at = float(
-                    "-inf"
-                )  # its copy was dropped with the change: the next tick writes the new one
+                # Its copy was dropped with the change: the next tick writes the new one.
+                entry.written_at = float("-inf")
 
     def _patch(self, key_id: str, counted: CountedLimits, *, is_new: bool) -> _Entry:
         """The newer one stays. `is_new`: remember a key that is not remembered yet."""

@@ -166,6 +166,32 @@ def test_a_disabled_owner_gets_no_tasks(app: App, make: Make, owner: str, firing
     assert query(app, "SELECT count(*) FROM tasks")[0][0] == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("deleted_at = now()", "the owner's key is deleted"),
+        ("expires_at = now()", "the owner's key has expired"),
+        ("allowed_types = '{chat.*}'", "type: this key may not use 'diagnostic.noop'"),
+        ("allowed_models = '{gpt-*}'", "input.model: this key may not use 'm'"),
+    ],
+)
+def test_an_owner_that_may_not_have_the_task_gets_none_and_the_run_says_why(
+    app: App, make: Make, owner: str, change: str, reason: str
+) -> None:
+    firing = new_firing(app)
+    chat = {"type": "chat.completion", "input": {"model": "m", "messages": [{"role": "user", "content": "x"}]}}
+    let_pass(app, make("nightly", task=chat) if "models" in change else make("nightly"), 1)
+    with app.engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE virtual_keys SET {change} WHERE key_id = :id"), {"id": owner})
+
+    firing.fire()
+
+    [run] = runs_of(app, "nightly")
+    assert run.outcome is RunOutcome.FAILED
+    assert reason in (run.reason or "")
+    assert query(app, "SELECT count(*) FROM tasks")[0][0] == 0
+
+
 def test_a_schedule_that_cannot_be_fired_is_disabled_and_the_others_are_fired(
     app: App, make: Make, firing: Firing
 ) -> None:
