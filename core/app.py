@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from core.access.virtual_keys import VirtualKeys, changes_channel
+from core.access.change_log import ChangeLog, LogKeys
+from core.access.changes import Changes
+from core.access.virtual_keys import VirtualKeys
+from core.access.watch import Watch
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
 from core.capabilities.overrides import Overrides
@@ -24,7 +27,6 @@ from core.embedded import open_servers
 from core.errors import Misconfigured, NotFound, Unavailable
 from core.events import providers as provider_events
 from core.events.providers import ProviderChanged
-from core.ids import KeyId
 from core.providers.table import Providers
 from core.schedules.book import ScheduleBook
 from core.schema import check_revision, upgrade
@@ -49,6 +51,8 @@ class App:
     copies: StatusCopies
     status_keys: StatusKeys
     types: TaskTypes
+    changes: Changes
+    watch: Watch
     keys: VirtualKeys
     tasks: TaskClient
     schedules: ScheduleBook
@@ -86,6 +90,7 @@ def open_app(settings: Settings | None = None) -> Generator[App]:
                 _bring_up_to_date(app)
             yield app
         finally:
+            app.watch.close()
             app.tasks.close()
             app.capabilities.close()
             app.cache.close()
@@ -113,13 +118,8 @@ def build_app(settings: Settings) -> App:
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
     copies = StatusCopies(cache, status_keys)
-    channel = changes_channel(settings.instance_name)
-
-    def announce_key(key_id: KeyId) -> None:
-        # An outage loses it: the doors find out by themselves within five seconds.
-        cache.publish(channel, key_id)
-
-    keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"), announce=announce_key)
+    changes, watch = _changes(settings, engine, cache)
+    keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"), relay=changes.relay)
 
     def read_queues() -> list[queues.Queue]:
         with database_errors("the queues were not read"), direct.connect() as connection:
@@ -149,6 +149,8 @@ def build_app(settings: Settings) -> App:
         copies=copies,
         status_keys=status_keys,
         types=types,
+        changes=changes,
+        watch=watch,
         keys=keys,
         tasks=tasks,
         schedules=ScheduleBook(engine, types=types, keys=keys, queues=known_queues),
@@ -158,6 +160,17 @@ def build_app(settings: Settings) -> App:
         capability_overrides=Overrides(engine, providers.get, capability_copies.publish),
         discoveries=discoveries,
     )
+
+
+def _changes(settings: Settings, engine: sa.Engine, cache: RedisLink) -> tuple[Changes, Watch]:
+    uses_redis = settings.cache == "redis"
+    log = ChangeLog(cache, LogKeys(settings.instance_name)) if uses_redis else None
+    watch = Watch(
+        _secret(settings.database_url, "DATABASE_URL"),
+        _secret(settings.redis_url, "REDIS_URL") if uses_redis else None,
+        instance=settings.instance_name,
+    )
+    return Changes(engine, log), watch
 
 
 def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:

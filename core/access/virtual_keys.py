@@ -55,21 +55,12 @@ def _checksum(text: str) -> str:
     return digits
 
 
-def changes_channel(instance: str) -> str:
-    """The Redis channel on which the public ids of changed keys are told; doors forget what they knew of them."""
-    return instance + "keys"
-
-
-def _tell_nobody(_: KeyId) -> None:
-    return
-
-
 class VirtualKeys:
     """
     The table of keys. Cold path: the door remembers what it learned here for a few seconds.
 
     Args:
-        announce: called after a key was disabled. It may fail to reach anybody; the doors' memory is short.
+        relay: called right after the commit of a change (`Changes.relay`).
     """
 
     def __init__(
@@ -77,11 +68,11 @@ class VirtualKeys:
         connect: Callable[[], AbstractContextManager[sa.Connection]],
         pepper: str,
         *,
-        announce: Callable[[KeyId], None] = _tell_nobody,
+        relay: Callable[[], object],
     ) -> None:
         self._connect = connect
         self._pepper = pepper.encode()
-        self._announce = announce
+        self._relay = relay
 
     def create(self, name: str) -> NewVirtualKey:
         """
@@ -154,7 +145,7 @@ class VirtualKeys:
             row = connection.execute(statement).first()
         if row is None:
             raise KeyNotFound(f"no key {key_id}; `headrace keys list` shows them")
-        self._announce(KeyId(row[0]))
+        self._relay()
         return VirtualKey(KeyId(row[0]), *row[1:])
 
     def _hash(self, clear_key: str) -> bytes:
