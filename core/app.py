@@ -14,12 +14,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from core.access.limit_copies import LimitCopies
-from core.access.limits_refresh import LimitsRefresh
-from core.access.owners import Owners
-from core.access.peppers import Peppers
-from core.access.virtual_keys import VirtualKeys, changes_channel
-from core.cache.caches import Caches
+from core.access.parts import Access, build_access
+from core.access.virtual_keys import VirtualKeys
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
 from core.capabilities.overrides import Overrides
@@ -28,7 +24,6 @@ from core.connections import RedisLink, autocommit, connect_database, database_e
 from core.embedded import open_servers
 from core.errors import Misconfigured, NotFound, Unavailable
 from core.events import providers as provider_events
-from core.events.access import LimitsRefreshed
 from core.events.providers import ProviderChanged
 from core.providers.table import Providers
 from core.schedules.book import ScheduleBook
@@ -50,15 +45,11 @@ class App:
     settings: Settings
     engine: sa.Engine
     cache: RedisLink
-    caches: Caches
     bells: RedisBells
     copies: StatusCopies
     status_keys: StatusKeys
     types: TaskTypes
-    keys: VirtualKeys
-    peppers: Peppers
-    limit_copies: LimitCopies
-    limits_refresh: LimitsRefresh
+    access: Access
     tasks: TaskClient
     schedules: ScheduleBook
     providers: Providers
@@ -66,6 +57,10 @@ class App:
     capability_copies: CapabilityCopies
     capability_overrides: Overrides
     discoveries: DiscoveryRequests
+
+    @property
+    def keys(self) -> VirtualKeys:
+        return self.access.keys
 
     def check(self) -> None:
         """
@@ -95,9 +90,9 @@ def open_app(settings: Settings | None = None) -> Generator[App]:
                 _bring_up_to_date(app)
             yield app
         finally:
+            app.access.close()
             app.tasks.close()
             app.capabilities.close()
-            app.caches.close()
             app.cache.close()
             app.bells.link.close()
             app.engine.dispose()
@@ -117,26 +112,16 @@ def build_app(settings: Settings) -> App:
     if not broker_url.startswith(("redis://", "rediss://", "unix://")):
         raise Misconfigured("BROKER_URL: use redis:// or rediss://; other brokers are not offered yet")
     engine = connect_database(_secret(settings.database_url, "DATABASE_URL"))
-    direct = autocommit(engine)
     types = load_task_types(modules=settings.task_modules, diagnostics=settings.offers_diagnostics)
     cache = RedisLink(redis_url, is_off=settings.cache == "memory")
-    caches = Caches(cache, pepper=_secret(settings.key_pepper, "KEY_PEPPER"))
+    access = build_access(settings, engine, cache)
+    caches = access.caches
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
     copies = StatusCopies(cache, status_keys)
-    channel = changes_channel(settings.instance_name)
-
-    def announce_keys() -> None:
-        # An outage loses it: the doors find out by themselves within five seconds.
-        cache.publish(channel, "changed")
-
-    peppers = Peppers.parse(_secret(settings.key_pepper, "KEY_PEPPER"))
-    keys = VirtualKeys(direct.connect, peppers, announce=announce_keys)
-    owners = Owners(keys)
-    limit_copies = LimitCopies(caches, settings.instance_name)
 
     def read_queues() -> list[queues.Queue]:
-        with database_errors("the queues were not read"), direct.connect() as connection:
+        with database_errors("the queues were not read"), autocommit(engine).connect() as connection:
             return queues.load(connection)
 
     known_queues = KnownQueues(read_queues)
@@ -149,7 +134,7 @@ def build_app(settings: Settings) -> App:
     tasks = TaskClient(
         engine,
         types=types,
-        owners=owners,
+        owners=access.owners,
         queues=known_queues,
         copies=copies,
         bells=bells,
@@ -163,18 +148,14 @@ def build_app(settings: Settings) -> App:
         settings=settings,
         engine=engine,
         cache=cache,
-        caches=caches,
         bells=bells,
         copies=copies,
         status_keys=status_keys,
         types=types,
-        keys=keys,
-        peppers=peppers,
-        limit_copies=limit_copies,
-        limits_refresh=LimitsRefresh(direct.connect, peppers, tell=_tell_nobody, write=limit_copies.write),
+        access=access,
         tasks=tasks,
         schedules=ScheduleBook(
-            engine, types=types, owners=owners, queues=known_queues, check_model=capabilities.check_loaded
+            engine, types=types, owners=access.owners, queues=known_queues, check_model=capabilities.check_loaded
         ),
         providers=providers,
         capabilities=capabilities,
@@ -182,10 +163,6 @@ def build_app(settings: Settings) -> App:
         capability_overrides=Overrides(engine, providers.get, capability_copies.publish),
         discoveries=discoveries,
     )
-
-
-def _tell_nobody(_: LimitsRefreshed) -> None:
-    """Until the change log is there, each process finds out by itself within 45 s."""
 
 
 def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:

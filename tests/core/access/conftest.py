@@ -23,6 +23,8 @@ from core.connections import RedisLink, autocommit, connect_database
 from core.embedded import Servers
 from core.settings import Settings
 from tests.support.databases import fresh_database
+from tests.support.rights import Rights
+from tests.support.waiting import wait_until
 
 NOBODY_LISTENS = "postgresql://nobody@127.0.0.1:1/none"
 
@@ -150,3 +152,13 @@ def link(servers: Servers) -> Generator[RedisLink]:
 def limiter(link: RedisLink) -> Limiter:
     """Closed without Redis, so that a test never passes by the fallback."""
     return Limiter(link, Fallback("closed", LocalLimiter()))
+
+
+@pytest.fixture
+def rights(app: App) -> Generator[Rights]:
+    """What a process with a started watch believes."""
+    believed = Rights(app)
+    app.watch.start()
+    wait_until(lambda: app.watch.is_current() and app.watch.epoch(), 5, what="the watch is current")
+    yield believed
+    app.watch.close()

@@ -1,0 +1,155 @@
+"""
+The parts that decide who may come in, built together: keys and their copies, limits, bans, filters, and how a process
+hears of their changes. `core/app.py` holds them as `app.access`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from core.access.addresses import TrustedProxies
+from core.access.audit import AuditLog
+from core.access.authenticator import Authenticator
+from core.access.bans import Bans, exempt_networks
+from core.access.change_log import ChangeLog, LogKeys
+from core.access.changes import Changes
+from core.access.ip_filters import IpFilters
+from core.access.key_limits import KeyLimits
+from core.access.limit_copies import LimitCopies
+from core.access.limiter import Fallback, Limiter
+from core.access.limits_of import LimitKeys
+from core.access.limits_refresh import LimitsRefresh
+from core.access.local_limiter import LocalLimiter
+from core.access.owners import Owners
+from core.access.peppers import Peppers
+from core.access.virtual_keys import VirtualKeys
+from core.access.watch import Watch
+from core.cache.caches import Caches
+from core.connections import RedisLink, autocommit
+from core.errors import Misconfigured
+from core.events.access import BansChanged, EntriesDropped, IpFiltersChanged, KeysChanged, LimitsRefreshed
+from core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One process's. `start` makes it hear of changes; who only asks now and then need not."""
+
+    changes: Changes
+    watch: Watch
+    caches: Caches
+    proxies: TrustedProxies
+    peppers: Peppers
+    keys: VirtualKeys
+    owners: Owners
+    authenticator: Authenticator
+    key_limits: KeyLimits
+    limit_copies: LimitCopies
+    limits_refresh: LimitsRefresh
+    limit_keys: LimitKeys
+    limiter: Limiter
+    bans: Bans
+    ip_filters: IpFilters
+    audit: AuditLog
+
+    def start(self, *, is_door: bool = False) -> None:
+        """Args: is_door: this is a web process: it lets people in, and shares the limits with others."""
+        self._listen(is_door=is_door)
+        self.watch.start(is_door=is_door)
+        self.caches.start()
+        if is_door:
+            self.ip_filters.start()
+            self.bans.start()
+
+    def close(self) -> None:
+        self.watch.close()
+        self.ip_filters.close()
+        self.bans.close()
+        self.caches.close()
+
+    def _listen(self, *, is_door: bool) -> None:
+        watch = self.watch
+        watch.listen(KeysChanged, self._forget_keys)
+        watch.listen(EntriesDropped, self.caches.apply)
+        watch.on_gap(lambda: self.caches.clear_memory("gap"))
+        if not is_door:
+            return
+        watch.listen(KeysChanged, self.key_limits.apply)
+        watch.listen(LimitsRefreshed, self.key_limits.apply)
+        watch.listen(IpFiltersChanged, self.ip_filters.apply)
+        watch.listen(BansChanged, self.bans.apply)
+        for hear in (self.key_limits.distrust, self.ip_filters.hurry, self.bans.hurry):
+            watch.on_gap(hear)
+
+    def _forget_keys(self, change: KeysChanged) -> None:
+        """Copies under the hashes of before and after, older than the change; each key has a version of its own."""
+        for key in change.keys:
+            self.authenticator.cache.drop(key.hashes, reason="key", newer_than=key.version)
+
+
+def build_access(settings: Settings, engine: sa.Engine, cache: RedisLink) -> Access:
+    """
+    Every part, connected to nothing yet.
+
+    Raises:
+        Misconfigured: a setting cannot work.
+    """
+    instance = settings.instance_name
+    uses_redis = settings.cache == "redis"
+    pepper = _secret(settings.key_pepper, "KEY_PEPPER")
+    direct = autocommit(engine)
+    changes = Changes(engine, ChangeLog(cache, LogKeys(instance)) if uses_redis else None)
+    watch = Watch(
+        _secret(settings.database_url, "DATABASE_URL"),
+        _secret(settings.redis_url, "REDIS_URL") if uses_redis else None,
+        instance=instance,
+    )
+    caches = Caches(cache, pepper=pepper, trust=watch, changes=changes)
+    peppers = Peppers.parse(pepper)
+    keys = VirtualKeys(direct.connect, peppers, announce=changes.relay)
+    limit_copies = LimitCopies(caches, instance)
+    key_limits = KeyLimits(keys.find_many, copy=limit_copies.copy, write=limit_copies.write)
+    return Access(
+        changes=changes,
+        watch=watch,
+        caches=caches,
+        proxies=TrustedProxies(settings.trusted_proxies),
+        peppers=peppers,
+        keys=keys,
+        owners=Owners(keys),
+        authenticator=Authenticator(caches, keys, peppers, learn=key_limits.learn),
+        key_limits=key_limits,
+        limit_copies=limit_copies,
+        limits_refresh=LimitsRefresh(direct.connect, peppers, tell=changes.tell, write=limit_copies.write),
+        limit_keys=LimitKeys(instance),
+        limiter=Limiter(cache if uses_redis else None, _fallback(settings.limits_without_redis, watch)),
+        bans=_bans(settings, engine, cache, changes.relay),
+        ip_filters=IpFilters(engine, key_exists=keys.exists, relay=changes.relay),
+        audit=AuditLog(engine),
+    )
+
+
+def _fallback(policy: str, watch: Watch) -> Fallback:
+    return Fallback(policy, LocalLimiter(live_processes=lambda: watch.live_doors))
+
+
+def _bans(settings: Settings, engine: sa.Engine, cache: RedisLink, relay: Callable[[], object]) -> Bans:
+    return Bans(
+        engine,
+        cache,
+        settings.instance_name,
+        after_failures=settings.ban_after_failures,
+        ban_s=settings.ban_s,
+        exempt=exempt_networks(settings.ban_exempt),
+        relay=relay,
+    )
+
+
+def _secret(value: SecretStr | None, name: str) -> str:
+    if value is None:
+        raise Misconfigured(f"HEADRACE_{name}: not set")
+    return value.get_secret_value()
