@@ -14,6 +14,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from core.access.addresses import TrustedProxies
+from core.access.audit import AuditLog
+from core.access.bans import Bans, exempt_networks
+from core.access.ip_filters import IpFilters
 from core.access.virtual_keys import VirtualKeys, changes_channel
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
@@ -57,6 +61,10 @@ class App:
     capability_copies: CapabilityCopies
     capability_overrides: Overrides
     discoveries: DiscoveryRequests
+    proxies: TrustedProxies
+    bans: Bans
+    ip_filters: IpFilters
+    audit: AuditLog
 
     def check(self) -> None:
         """
@@ -87,6 +95,8 @@ def open_app(settings: Settings | None = None) -> Generator[App]:
             yield app
         finally:
             app.tasks.close()
+            app.ip_filters.close()
+            app.bans.close()
             app.capabilities.close()
             app.cache.close()
             app.bells.link.close()
@@ -157,7 +167,23 @@ def build_app(settings: Settings) -> App:
         capability_copies=capability_copies,
         capability_overrides=Overrides(engine, providers.get, capability_copies.publish),
         discoveries=discoveries,
+        proxies=TrustedProxies(settings.trusted_proxies),
+        bans=Bans(
+            engine,
+            cache,
+            settings.instance_name,
+            after_failures=settings.ban_after_failures,
+            ban_s=settings.ban_s,
+            exempt=exempt_networks(settings.ban_exempt),
+            relay=_relay_nothing,
+        ),
+        ip_filters=IpFilters(engine, key_exists=keys.exists, relay=_relay_nothing),
+        audit=AuditLog(engine),
     )
+
+
+def _relay_nothing() -> None:
+    """Every process finds out by itself: the database wrote the change down."""
 
 
 def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:

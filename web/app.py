@@ -20,6 +20,7 @@ from core.events import providers as provider_events
 from core.task_types.spec import TaskTypes
 from web.admin import Admin
 from web.admin_door import AdminDoor
+from web.admin_gate import AdminGate, gated
 from web.answers import Answer
 from web.door import Door
 from web.front import Front, answer_error, answer_http_error
@@ -27,7 +28,10 @@ from web.intake import Intake
 from web.landing import Landing
 from web.openapi import document
 from web.revalidation import Revalidation
+from web.routes.admin_audit import AdminAuditRoutes
+from web.routes.admin_bans import AdminBanRoutes
 from web.routes.admin_capabilities import AdminCapabilityRoutes
+from web.routes.admin_ip_filters import AdminIpFilterRoutes
 from web.routes.admin_jobs import AdminJobRoutes
 from web.routes.admin_providers import AdminProviderRoutes
 from web.routes.admin_schedules import AdminScheduleRoutes
@@ -96,9 +100,12 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
         body_limit_bytes=app.settings.body_limit_bytes,
     )
     models = ModelRoutes(door, app.capabilities, threads)
-    router = build_router([health, tasks, models, *admin_routes(app, threads)], app.types)
+    gate = admin_gate(app, threads, strangers)
+    router = build_router([health, tasks, models, *gated(gate, admin_routes(app, threads))], app.types)
     revalidation = Revalidation(app.discoveries.request_stale, threads)
     wakeups.start()
+    app.ip_filters.start()
+    app.bans.start()
     app.capabilities.hear()
     revalidation.start()
     try:
@@ -117,6 +124,19 @@ class Routes(Protocol):
     def add_to(self, app: FastAPI) -> None: ...
 
 
+def admin_gate(app: App, threads: Threads, strangers: Threads) -> AdminGate:
+    key = app.settings.admin_key
+    return AdminGate(
+        AdminDoor(None if key is None else key.get_secret_value()),
+        proxies=app.proxies,
+        bans=app.bans,
+        ip_filters=app.ip_filters,
+        audit=app.audit,
+        threads=threads,
+        strangers=strangers,
+    )
+
+
 def admin_routes(app: App, threads: Threads) -> list[Routes]:
     """The admin API: one line a resource."""
     key = app.settings.admin_key
@@ -127,6 +147,9 @@ def admin_routes(app: App, threads: Threads) -> list[Routes]:
         AdminScheduleRoutes(admin, app.schedules),
         AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
+        AdminIpFilterRoutes(admin, app.ip_filters),
+        AdminBanRoutes(admin, app.bans),
+        AdminAuditRoutes(admin, app.audit),
     ]
 
 
