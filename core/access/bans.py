@@ -27,7 +27,7 @@ from core.access.ban_memory import MOST, BanMemory, DatabaseClock
 from core.access.ban_table import BanNotFound, BanPage, BanRow, NewBan, number_of, parse_ban_network
 from core.access.ban_writer import BanWriter
 from core.access.failed_logins import Crossing, FailedLogins, FoundBan
-from core.access.networks import Networks
+from core.access.networks import Address, Networks, parse_network
 from core.access.reader import Reader
 from core.connections import RedisLink, database_errors
 from core.errors import InvalidRequest, Misconfigured, StoreUnavailable
@@ -134,7 +134,7 @@ class Bans:
             InvalidRequest: names the field.
         """
         network = parse_ban_network(ip, field="ip")
-        self._check(network, reason, until)
+        self._check(parse_network(ip, field="ip").network_address, reason, until)
         with self._engine.begin() as connection:
             row = ban_table.add(connection, network, reason.strip(), until)
         self._tell([row])
@@ -292,8 +292,8 @@ class Bans:
         if number is not None:
             self._memory.put(number, end_ms=int(row.end_s * 1000), version=row.version)
 
-    def _check(self, network: BanNetwork, reason: str, until: datetime) -> None:
-        if network.first.is_loopback or network.first in self._exempt:
+    def _check(self, address: Address, reason: str, until: datetime) -> None:
+        if address.is_loopback or address in self._exempt:
             raise InvalidRequest(
                 "ip: is never banned (loopback, or of HEADRACE_BAN_EXEMPT); refuse it with an IP filter", field="ip"
             )

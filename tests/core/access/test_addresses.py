@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from core.access.addresses import LONGEST_HEADER, MOST_WARNED, Client, TrustedProxies, ban_networks, limit_word
+from core.access.addresses import LONGEST_HEADER, MOST_WARNED, NOWHERE, Client, TrustedProxies, ban_networks, limit_word
 from core.errors import Misconfigured
 from web.client_address import client_of
 
@@ -44,7 +44,7 @@ def test_a_direct_peer_is_its_own_address(proxies: TrustedProxies) -> None:
     client = proxies.client(ATTACKER)
 
     assert (address(client), client.peer) == (ATTACKER, ATTACKER)
-    assert not (client.is_loopback or client.forwards_unproxied or client.is_proxy)
+    assert (client.is_loopback, client.forwards_unproxied, client.is_proxy) == (False, False, False)
     assert client.counts_failures
 
 
@@ -146,7 +146,7 @@ def test_a_peer_without_address_is_this_machine(nobody: TrustedProxies, peer: st
 def test_a_peer_that_is_no_address_is_nowhere(nobody: TrustedProxies) -> None:
     client = nobody.client("testclient")
 
-    assert (address(client), client.is_loopback, client.counts_failures) == ("0.0.0.0", False, False)
+    assert (address(client), client.is_loopback, client.counts_failures) == (str(NOWHERE), False, False)
 
 
 @pytest.mark.parametrize("name", [b"forwarded", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip"])
@@ -208,7 +208,7 @@ def test_bans_and_limits_know_an_ipv6_client_by_its_networks() -> None:
 
 
 def test_networks_of_different_lengths_have_different_numbers() -> None:
-    texts = ["::", "::1", "1::", "2001:db8::", "2001:db8:0:1::", "ffff::", "0.0.0.0", "255.255.255.255", "0.0.0.1"]
+    texts = ["::", "::1", "1::", "2001:db8::", "2001:db8:0:1::", "ffff::", str(NOWHERE), "255.255.255.255", "0.0.0.1"]
     networks = {network for text in texts for network in ban_networks(ip_address(text))}
 
     assert len({network.number for network in networks}) == len(networks)
