@@ -19,6 +19,7 @@ from core.access.audit import AuditLog
 from core.access.bans import Bans, exempt_networks
 from core.access.ip_filters import IpFilters
 from core.access.virtual_keys import VirtualKeys, changes_channel
+from core.cache.caches import Caches
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
 from core.capabilities.overrides import Overrides
@@ -49,6 +50,7 @@ class App:
     settings: Settings
     engine: sa.Engine
     cache: RedisLink
+    caches: Caches
     bells: RedisBells
     copies: StatusCopies
     status_keys: StatusKeys
@@ -98,6 +100,7 @@ def open_app(settings: Settings | None = None) -> Generator[App]:
             app.ip_filters.close()
             app.bans.close()
             app.capabilities.close()
+            app.caches.close()
             app.cache.close()
             app.bells.link.close()
             app.engine.dispose()
@@ -119,7 +122,8 @@ def build_app(settings: Settings) -> App:
     engine = connect_database(_secret(settings.database_url, "DATABASE_URL"))
     direct = autocommit(engine)
     types = load_task_types(modules=settings.task_modules, diagnostics=settings.offers_diagnostics)
-    cache = RedisLink(redis_url)
+    cache = RedisLink(redis_url, is_off=settings.cache == "memory")
+    caches = Caches(cache, pepper=_secret(settings.key_pepper, "KEY_PEPPER"))
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
     copies = StatusCopies(cache, status_keys)
@@ -136,7 +140,7 @@ def build_app(settings: Settings) -> App:
             return queues.load(connection)
 
     known_queues = KnownQueues(read_queues)
-    capability_copies = CapabilityCopies(cache, settings.instance_name)
+    capability_copies = CapabilityCopies(cache, settings.instance_name, caches.counters("provider_capabilities"))
     heard: list[Callable[[ProviderChanged], None]] = []
     providers = _providers(settings, engine, links=(cache, bells.link), heard=heard)
     capabilities = Capabilities(engine, capability_copies, providers.list)
@@ -150,11 +154,16 @@ def build_app(settings: Settings) -> App:
         copies=copies,
         bells=bells,
         check_model=capabilities.check_loaded,
+        status_counters=caches.counters("task_status"),
     )
+    caches.add_other("task_status", drop_in_redis=copies.drop, forget=tasks.statuses.memory.drop)
+    # In memory a list is only ever what the rows say.
+    caches.add_other("provider_capabilities", drop_in_redis=capability_copies.drop_all, forget=lambda _: None)
     return App(
         settings=settings,
         engine=engine,
         cache=cache,
+        caches=caches,
         bells=bells,
         copies=copies,
         status_keys=status_keys,

@@ -30,6 +30,7 @@ from web.openapi import document
 from web.revalidation import Revalidation
 from web.routes.admin_audit import AdminAuditRoutes
 from web.routes.admin_bans import AdminBanRoutes
+from web.routes.admin_cache import AdminCacheRoutes
 from web.routes.admin_capabilities import AdminCapabilityRoutes
 from web.routes.admin_ip_filters import AdminIpFilterRoutes
 from web.routes.admin_jobs import AdminJobRoutes
@@ -68,7 +69,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     threads = Threads(landing)
     strangers = Threads(landing, size=2, waiting=64)
     door = Door(app.keys.authenticate, threads, strangers=strangers)
-    batch = StatusBatch(redis_url, app.status_keys)
+    batch = StatusBatch(redis_url, app.status_keys, is_off=app.cache.is_off)
     instance = app.settings.instance_name
 
     def changed(_: bytes) -> None:
@@ -86,6 +87,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
             provider_events.channel(instance): changed,
         },
         on_gap=on_gap,
+        is_off=app.cache.is_off,
     )
     statuses = Statuses(app.tasks.statuses, batch, threads)
     waiting = Waiting(statuses, wakeups, app.status_keys)
@@ -106,6 +108,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     wakeups.start()
     app.ip_filters.start()
     app.bans.start()
+    app.caches.start()
     app.capabilities.hear()
     revalidation.start()
     try:
@@ -145,6 +148,7 @@ def admin_routes(app: App, threads: Threads) -> list[Routes]:
     return [
         AdminJobRoutes(admin, app.schedules),
         AdminScheduleRoutes(admin, app.schedules),
+        AdminCacheRoutes(admin, app.caches),
         AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
         AdminIpFilterRoutes(admin, app.ip_filters),

@@ -14,19 +14,45 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from core.access import ip_filter_table
+from core.access import ip_filter_table, ip_rules
 from core.access.ip_filter_table import IpFilter, IpFilterPage
 from core.access.ip_rules import Action, CompiledRules, RuleSet, Verdict
 from core.access.networks import Address, parse_network
 from core.access.reader import Reader
+from core.cache.cache import Cache
+from core.cache.spec import CacheSpec
 from core.connections import database_errors
 from core.errors import InvalidRequest, Unavailable
 from core.events.access import IpFiltersChanged
 
 T = TypeVar("T")
 
+ALL = "all"
+"""The id of the one entry."""
 REREAD_S = 300.0  # even when nothing was heard
 LONGEST_NOTE = 500
+
+
+def spec(instance: str) -> CacheSpec[RuleSet]:
+    """The declaration of the cache `ip_filters`: one entry, the enabled rules; see `ip_rules.encode`."""
+    return CacheSpec(
+        name="ip_filters",
+        key=lambda _: f"{instance}ip_filters",
+        encode=ip_rules.encode,
+        decode=ip_rules.decode,
+        version=lambda rules: rules.version,
+        ttl_s=300,
+        memory_s=300,
+        memory_entries=1,
+        grants_rights=True,
+        dropped_by=(IpFiltersChanged,),
+    )
+
+
+def load_rules(engine: sa.Engine) -> RuleSet:
+    """The truth."""
+    with engine.connect() as connection:
+        return ip_filter_table.load(connection)
 
 
 class IpFilters:
@@ -36,8 +62,7 @@ class IpFilters:
     Args:
         key_exists: whether there is a virtual key of this id.
         relay: brings what was committed to the other processes; it may fail to reach them.
-        copy: the set by a copy that may be old, e.g. of Redis; None: there is no such copy.
-        keep_copy: hands on what was read from the database.
+        cache: of `spec`, shared by all processes, so that one may start while the database is away; None: none is.
     """
 
     def __init__(
@@ -46,14 +71,12 @@ class IpFilters:
         *,
         key_exists: Callable[[str], bool],
         relay: Callable[[], object],
-        copy: Callable[[], RuleSet | None] | None = None,
-        keep_copy: Callable[[RuleSet], None] | None = None,
+        cache: Cache[RuleSet] | None = None,
     ) -> None:
         self._engine = engine
         self._key_exists = key_exists
         self._relay = relay
-        self._copy = copy
-        self._keep_copy = keep_copy
+        self._cache = cache
         self._compiled: CompiledRules | None = None
         self._wanted = 0
         self._wanting = threading.Lock()
@@ -128,8 +151,7 @@ class IpFilters:
 
     def check_now(self, address: Address, key_id: str | None) -> Verdict:
         """For a process that does not keep the rules: by the set of this moment, and the same decision."""
-        with self._engine.connect() as connection:
-            return CompiledRules(ip_filter_table.load(connection)).check(address, key_id)
+        return CompiledRules(load_rules(self._engine)).check(address, key_id)
 
     def apply(self, change: IpFiltersChanged) -> None:
         """The set has this version now, or a later one. Returns at once."""
@@ -146,13 +168,7 @@ class IpFilters:
             StoreUnavailable: the last good set goes on.
         """
         with self._reading, database_errors("the IP filters were not read"):
-            wanted = self._wanted
-            rules = None if self._copy is None else self._copy()
-            if rules is None or rules.version < wanted:
-                with self._engine.connect() as connection:
-                    rules = ip_filter_table.load(connection)
-                if self._keep_copy is not None:
-                    self._keep_copy(rules)
+            rules = self._newest()
             if self._compiled is None or rules.version >= self._compiled.version:
                 self._compiled = CompiledRules(rules)
 
@@ -166,6 +182,17 @@ class IpFilters:
 
     def close(self) -> None:
         self._reader.close()
+
+    def _newest(self) -> RuleSet:
+        wanted, cache = self._wanted, self._cache
+        if cache is None:
+            return load_rules(self._engine)
+        cache.drop([ALL], reason="ip_filters")  # what this process remembers is compiled already
+        rules = cache.get(ALL)
+        if rules is None or rules.version < wanted:
+            rules = load_rules(self._engine)
+            cache.put(ALL, rules)
+        return rules
 
     def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
         found = dict(values)

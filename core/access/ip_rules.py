@@ -67,6 +67,14 @@ class Verdict:
     rule: Rule | None = None
     scope: Scope | None = None
 
+    def to_document(self) -> dict[str, object]:
+        return {
+            "allowed": self.allowed,
+            "rule": None if self.rule is None else str(self.rule.id),
+            "action": None if self.rule is None else self.rule.action,
+            "scope": self.scope,
+        }
+
 
 ALLOWED = Verdict(True)
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from core.access.ip_filters import LONGEST_NOTE, IpFilters
-from core.access.ip_rules import Action, Scope, Verdict
+from core.access.ip_rules import Action, Scope
 from core.access.networks import parse_address
 from core.errors import InvalidRequest
 from web import parameters
@@ -180,7 +180,7 @@ class AdminIpFilterRoutes:
     async def check(self, request: Request) -> Response:
         found = self._admin.enter(request, _CHECKED)
         address = parse_address(found.get("ip", ""), field="ip")
-        return answer(verdict_document(self._ip_filters.check(address, _key_id(found))))
+        return answer(self._ip_filters.check(address, _key_id(found)).to_document())
 
     async def show(self, request: Request) -> Response:
         self._admin.enter(request)
@@ -208,15 +208,6 @@ class AdminIpFilterRoutes:
             lambda: self._ip_filters.delete(filter_id), failure="it is not known whether the rule was removed"
         )
         return nothing()
-
-
-def verdict_document(verdict: Verdict) -> dict[str, object]:
-    return {
-        "allowed": verdict.allowed,
-        "rule": None if verdict.rule is None else str(verdict.rule.id),
-        "action": None if verdict.rule is None else verdict.rule.action,
-        "scope": verdict.scope,
-    }
 
 
 def _key_id(found: parameters.Parameters) -> str | None:

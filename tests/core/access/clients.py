@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
+import orjson
+import redis
 import sqlalchemy as sa
 
 from core.access.addresses import Client, TrustedProxies
@@ -50,6 +53,11 @@ def fail(bans: Bans, address: str, times: int = 1) -> Ban | None:
     for _ in range(times):
         said = bans.fail(client(address), "test")
     return said
+
+
+def stored(store: redis.Redis, name: str) -> Any:
+    """The JSON of a string in Redis."""
+    return orjson.loads(cast("bytes", store.get(name)))
 
 
 def rows(engine: sa.Engine) -> dict[str, sa.RowMapping]:

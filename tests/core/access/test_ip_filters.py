@@ -6,24 +6,28 @@ import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
-from typing import Any
 
+import orjson
 import pytest
+import redis
+import sqlalchemy as sa
 
 from core.access.ip_filter_table import IpFilterExists, IpFilterNotFound
-from core.access.ip_filters import IpFilters
-from core.access.ip_rules import Action, RuleSet
+from core.access.ip_filters import IpFilters, load_rules, spec
+from core.access.ip_rules import Action
 from core.app import App
+from core.cache.caches import Caches
 from core.connections import connect_database
 from core.errors import InvalidRequest, Unavailable
 from core.events.access import IpFiltersChanged, change_of
+from tests.core.access.clients import stored
 from tests.core.access.gate import Gate, gate_to
 from tests.support.waiting import wait_until
 
 ADDRESS = ip_address("203.0.113.7")
 
 
-def made(engine: Any, app: App) -> IpFilters:
+def made(engine: sa.Engine, app: App) -> IpFilters:
     return IpFilters(engine, key_exists=app.keys.exists, relay=lambda: None)
 
 
@@ -50,6 +54,25 @@ def gate(app: App) -> Generator[Gate]:
     assert app.settings.database_url is not None
     with gate_to(app.settings.database_url.get_secret_value()) as gate:
         yield gate
+
+
+class Trusting:
+    """What a process in step with the change log knows."""
+
+    def epoch(self) -> str:
+        return "e1"
+
+    def is_current(self) -> bool:
+        return True
+
+
+def cached(app: App, engine: sa.Engine | None = None) -> IpFilters:
+    """A process that shares the set by Redis."""
+    found = engine or app.engine
+    cache = Caches(app.cache, pepper="p" * 32, trust=Trusting()).add(
+        spec(app.settings.instance_name), lambda _: load_rules(found)
+    )
+    return IpFilters(found, key_exists=app.keys.exists, relay=lambda: None, cache=cache)
 
 
 def version(app: App) -> int:
@@ -83,19 +106,62 @@ def test_the_checker_of_another_process_follows_the_event(filters: IpFilters, ot
 
 
 def test_a_copy_that_is_older_than_the_event_does_not_count(filters: IpFilters, app: App) -> None:
-    kept: list[RuleSet] = []
-    stale = IpFilters(
-        app.engine, key_exists=app.keys.exists, relay=lambda: None, copy=lambda: RuleSet(0, ()), keep_copy=kept.append
-    )
-    stale.reload()
-    assert stale.version == 0
+    """Nobody relays here, so the copy in Redis stays what it was until somebody knows better."""
+    first, second = cached(app), cached(app)
+    first.reload()
+    old = first.version
     filters.create(Action.DENY, "203.0.113.0/24")
+    second.reload()
+    assert second.version == old
 
-    stale.apply(IpFiltersChanged(version(app)))
-    stale.reload()
+    second.apply(IpFiltersChanged(version(app)))
+    second.reload()
+    third = cached(app)
+    third.reload()
 
-    assert not stale.check(ADDRESS).allowed
-    assert kept[-1].version == version(app)
+    assert not second.check(ADDRESS).allowed
+    assert third.version == second.version == version(app)
+
+
+def test_the_copy_in_redis_is_as_the_contract_says(filters: IpFilters, app: App, store: redis.Redis) -> None:
+    rule = filters.create(Action.DENY, "203.0.113.0/24")
+    cached(app).reload()
+    name = f"{app.settings.instance_name}ip_filters"
+
+    value = stored(store, name)
+
+    assert value["value"]["rules"] == [{"id": str(rule.id), "action": "deny", "cidr": "203.0.113.0/24", "key_id": None}]
+    assert value["version"] == value["value"]["version"] == version(app)
+    assert value["mac"]
+    assert 260_000 < int(store.pttl(name)) <= 300_000
+
+
+def test_a_forged_or_corrupt_copy_lets_nobody_in(filters: IpFilters, app: App, store: redis.Redis) -> None:
+    filters.create(Action.DENY, "203.0.113.0/24")
+    cached(app).reload()
+    name = f"{app.settings.instance_name}ip_filters"
+    value = stored(store, name)
+    value["value"]["rules"] = []
+    for forged in (orjson.dumps(value), b"junk", b"{}"):
+        store.set(name, forged, ex=300)
+        reader = cached(app)
+
+        reader.reload()
+
+        assert not reader.check(ADDRESS).allowed
+
+
+def test_a_process_may_start_by_the_copy_while_the_database_is_away(filters: IpFilters, app: App, gate: Gate) -> None:
+    filters.create(Action.DENY, "203.0.113.0/24")
+    cached(app).reload()
+    gate.shut()
+    engine = connect_database(gate.url)
+    far = cached(app, engine)
+
+    far.reload()
+
+    assert not far.check(ADDRESS).allowed
+    engine.dispose()
 
 
 def test_lost_messages_are_made_up_for_when_a_gap_is_found(filters: IpFilters, other: IpFilters) -> None:

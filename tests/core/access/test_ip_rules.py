@@ -6,6 +6,7 @@ import ipaddress
 import random
 import timeit
 from collections.abc import Iterable, Sequence
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -225,5 +226,5 @@ def test_a_thousand_rules_are_checked_in_a_few_microseconds() -> None:
     asked = ipaddress.ip_address("203.0.113.7"), ipaddress.ip_address("2001:db8::1")
 
     for address in asked:
-        took = min(timeit.repeat(lambda who=address: compiled.check(who, "k"), number=1000, repeat=20)) / 1000
+        took = min(timeit.repeat(partial(compiled.check, address, "k"), number=1000, repeat=20)) / 1000
         assert took < 15e-6  # measured 1.5 us; the machine may be busy
