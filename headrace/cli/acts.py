@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from core.access.audit import COMMAND_LINE
 from core.app import App
 from core.connections import database_errors
+from headrace.cli.output import opened
 
 
 class Acted:
@@ -42,3 +44,10 @@ def acted(headrace: App, action: str, subject: str | None = None) -> Generator[A
         # Without the database the act has failed as well, and says so.
         with database_errors("it is not known whether it was done"):
             headrace.audit.end(act, outcome, subject=acting.subject)
+
+
+@contextmanager
+def acting(data_dir: Path | None, action: str, subject: str | None = None) -> Generator[App]:
+    """`opened`, for a command that changes something."""
+    with opened(data_dir) as headrace, acted(headrace, action, subject):
+        yield headrace

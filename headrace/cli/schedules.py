@@ -11,6 +11,7 @@ import typer
 from core.schedules.book import MAX_PAGE, ScheduleSpec
 from core.schedules.documents import schedule_document
 from core.schedules.model import Schedule
+from headrace.cli.acts import acted, acting
 from headrace.cli.inputs import input_text, json_object, only_owner, parsed
 from headrace.cli.output import (
     EXIT_CODES,
@@ -166,7 +167,8 @@ def add(
         if not as_json:
             say_fires(headrace.schedules.preview(spec), spec.timezone)
             _confirm(name, yes=yes)
-        schedule = headrace.schedules.create(spec)
+        with acted(headrace, "schedules add", name):
+            schedule = headrace.schedules.create(spec)
         fires = headrace.schedules.fires(schedule)
     if as_json:
         say_json(schedule_document(schedule, fires=fires))
@@ -210,7 +212,7 @@ def update(
     changes |= _given(missed=missed, overlap=overlap)
     if not changes and not task:
         raise typer.BadParameter("say what to change; `headrace schedules update --help` shows the options")
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "schedules update", name) as headrace:
         old = headrace.schedules.get(name)
         if task:
             changes["task"] = {**(old.task or {}), **task}
@@ -226,7 +228,7 @@ def enable(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> Non
 
     Example: headrace schedules enable nightly-report
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "schedules enable", name) as headrace:
         schedule = headrace.schedules.resume(name)
         fires = headrace.schedules.fires(schedule)
     _say_changed(schedule, fires, as_json=as_json)
@@ -239,7 +241,7 @@ def disable(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
 
     Example: headrace schedules disable nightly-report
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "schedules disable", name) as headrace:
         schedule = headrace.schedules.pause(name)
     _say_changed(schedule, [], as_json=as_json)
 
@@ -251,7 +253,7 @@ def delete(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> Non
 
     Example: headrace schedules delete nightly-report
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "schedules delete", name) as headrace:
         headrace.schedules.delete(name)
     if as_json:
         say_json({"name": name, "deleted": True})
