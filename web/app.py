@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,24 +12,27 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from core.access.watch import Watch
 from core.app import App
 from core.errors import HeadraceError, Misconfigured
 from core.events import capabilities as capability_events
 from core.events import providers as provider_events
-from core.events.access import KeysChanged
 from core.task_types.spec import TaskTypes
 from web.admin import Admin
 from web.admin_door import AdminDoor
+from web.admin_gate import AdminGate, gated
 from web.answers import Answer
 from web.door import Door
 from web.front import Front, answer_error, answer_http_error
 from web.intake import Intake
 from web.landing import Landing
+from web.limits import WebLimits
 from web.openapi import document
 from web.revalidation import Revalidation
+from web.routes.admin_audit import AdminAuditRoutes
+from web.routes.admin_bans import AdminBanRoutes
 from web.routes.admin_cache import AdminCacheRoutes
 from web.routes.admin_capabilities import AdminCapabilityRoutes
+from web.routes.admin_ip_filters import AdminIpFilterRoutes
 from web.routes.admin_jobs import AdminJobRoutes
 from web.routes.admin_keys import AdminKeyRoutes
 from web.routes.admin_providers import AdminProviderRoutes
@@ -38,6 +40,7 @@ from web.routes.admin_schedules import AdminScheduleRoutes
 from web.routes.health import HealthRoutes
 from web.routes.models import ModelRoutes
 from web.routes.tasks import TaskRoutes
+from web.routes.verification import VerificationRoutes
 from web.status import Statuses
 from web.status_batch import StatusBatch
 from web.threads import Threads
@@ -64,11 +67,13 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     if app.settings.redis_url is None:
         raise Misconfigured("HEADRACE_REDIS_URL: not set")
     redis_url = app.settings.redis_url.get_secret_value()
+    is_off = app.cache.is_off
     landing = Landing()
     threads = Threads(landing)
     strangers = Threads(landing, size=2, waiting=64)
-    door = Door(app.keys.authenticate, threads, strangers=strangers)
-    batch = StatusBatch(redis_url, app.status_keys, is_off=app.cache.is_off)
+    limits = WebLimits(None if is_off else redis_url, app.access.limiter.fallback)
+    door = build_door(app, limits, threads, strangers)
+    batch = StatusBatch(redis_url, app.status_keys, is_off=is_off)
     instance = app.settings.instance_name
 
     def changed(_: bytes) -> None:
@@ -81,7 +86,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
             provider_events.channel(instance): changed,
         },
         on_gap=app.capabilities.hear,
-        is_off=app.cache.is_off,
+        is_off=is_off,
     )
     statuses = Statuses(app.tasks.statuses, batch, threads)
     waiting = Waiting(statuses, wakeups, app.status_keys)
@@ -95,36 +100,56 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
         threads=threads,
         body_limit_bytes=app.settings.body_limit_bytes,
     )
-    models = ModelRoutes(door, app.capabilities, threads)
-    router = build_router([health, tasks, models, *admin_routes(app, threads)], app.types)
+    key = app.settings.admin_key
+    admin_door = AdminDoor(None if key is None else key.get_secret_value())
+    gate = AdminGate(
+        admin_door,
+        door,
+        audit=app.access.audit,
+        limit_keys=app.access.limit_keys,
+        admin_rpm=app.settings.admin_rpm,
+        threads=threads,
+    )
+    admin = Admin(admin_door, threads, body_limit_bytes=app.settings.body_limit_bytes)
+    resources: list[Routes] = [
+        health,
+        tasks,
+        ModelRoutes(door, app.capabilities, threads),
+        VerificationRoutes(door, gate, admin),
+        *gated(gate, admin_routes(app, admin)),
+    ]
+    router = build_router(resources, app.types)
     revalidation = Revalidation(app.discoveries.request_stale, threads)
-    _listen(app.watch, door)
-    app.watch.start(is_door=True)
+    app.access.start(is_door=True)
     wakeups.start()
-    app.caches.start()
     app.capabilities.hear()
     revalidation.start()
     try:
         yield Web(Front(router, tasks), health, waiting)
     finally:
-        await asyncio.to_thread(app.watch.close)  # before the loop that it calls back is gone
         await revalidation.close()
         await wakeups.close()
         await batch.close()
+        await limits.close()
         threads.close()
         strangers.close()
 
 
-def _listen(watch: Watch, door: Door) -> None:
-    """The watch has threads of its own; the door belongs to the loop."""
-    loop = asyncio.get_running_loop()
-
-    def forget(change: KeysChanged) -> None:
-        for key in change.keys:
-            door.forget(key.key_id)
-
-    watch.listen(KeysChanged, lambda change: loop.call_soon_threadsafe(forget, change))
-    watch.on_gap(lambda: loop.call_soon_threadsafe(door.forget_all))
+def build_door(app: App, limits: WebLimits, threads: Threads, strangers: Threads) -> Door:
+    access = app.access
+    return Door(
+        proxies=access.proxies,
+        bans=access.bans,
+        filters=access.ip_filters,
+        authenticator=access.authenticator,
+        key_limits=access.key_limits,
+        limiter=access.limiter,
+        limits=limits,
+        limit_keys=access.limit_keys,
+        ip_rpm=app.settings.ip_rpm,
+        threads=threads,
+        strangers=strangers,
+    )
 
 
 class Routes(Protocol):
@@ -133,18 +158,18 @@ class Routes(Protocol):
     def add_to(self, app: FastAPI) -> None: ...
 
 
-def admin_routes(app: App, threads: Threads) -> list[Routes]:
+def admin_routes(app: App, admin: Admin) -> list[Routes]:
     """The admin API: one line a resource."""
-    key = app.settings.admin_key
-    door = AdminDoor(None if key is None else key.get_secret_value())
-    admin = Admin(door, threads, body_limit_bytes=app.settings.body_limit_bytes)
     return [
         AdminJobRoutes(admin, app.schedules),
         AdminScheduleRoutes(admin, app.schedules),
-        AdminCacheRoutes(admin, app.caches),
+        AdminCacheRoutes(admin, app.access.caches),
         AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
         AdminKeyRoutes(admin, app.keys),
+        AdminIpFilterRoutes(admin, app.access.ip_filters),
+        AdminBanRoutes(admin, app.access.bans),
+        AdminAuditRoutes(admin, app.access.audit),
     ]
 
 

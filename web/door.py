@@ -12,32 +12,33 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
-from core.access.addresses import Client, TrustedProxies
-from core.access.bans import Bans
-from core.access.ip_filters import IpFilters
-from core.access.networks import parse_address
 from starlette.types import Scope
 
+from core.access.addresses import Client, TrustedProxies
 from core.access.authenticator import Authentication, Authenticator
+from core.access.bans import Bans
+from core.access.ip_filters import IpFilters
 from core.access.key_limits import KeyLimits
 from core.access.limit_model import Ask, Decision
 from core.access.limit_refusal import refusal_of
 from core.access.limiter import Ended, Limiter
 from core.access.limits_of import Caller, LimitKeys, Planned, ask_of_address, ask_of_key, ask_to_verify
 from core.access.model import VirtualKey
+from core.access.networks import parse_address
 from core.access.token_estimate import estimate
 from core.errors import Unavailable
 from core.events.access import Limits
 from core.ids import KeyId
 from core.tasks.model import NewTask
 from web.answers import Headers
+from web.bodies import header
+from web.client_address import client_of
 from web.limits import WebLimits, headers
 from web.problems import AddressRefused, Banned, Unauthenticated
 from web.threads import Threads
 
 _BEARER = b"bearer "
 _LONGEST_TOKEN = 200  # ours have 77 characters
-_FORWARDING = frozenset({b"forwarded", b"x-real-ip", b"true-client-ip"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +128,9 @@ class Door:
             Banned, AddressRefused: it may not come in, whatever it shows.
             Unavailable: the IP filters were never read.
         """
-        authorization: bytes | None = None
-        forwarded: list[bytes] = []
-        forwards = False
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = authorization or value
-            elif name == b"x-forwarded-for":
-                forwarded.append(value)
-            elif name in _FORWARDING:
-                forwards = True
-        peer = scope["client"]
-        client = self._proxies.client(peer[0] if peer else None, forwarded, forwards=forwards)
+        client = client_of(scope, self._proxies)
         self.check_address(client)
-        return Shown(client, authorization)
+        return Shown(client, header(scope, b"authorization"))
 
     def client_at(self, address: str, *, field: str) -> Client:
         """
@@ -184,11 +174,16 @@ class Door:
         return await threads.run(lambda: self._authenticator.authenticate(clear_key), failure="the key was not checked")
 
     async def fail(self, client: Client, reason: str = "virtual key") -> None:
-        """A log-in failed; it counts before the answer is sent, so that the next one meets the ban."""
-        if not client.counts_failures:
-            return
-        with suppress(Unavailable):  # a flood that fills the queue is answered all the same
-            await self._strangers.run(lambda: self._bans.fail(client, reason), failure="the failure was not counted")
+        """
+        A log-in failed; it counts before the answer is sent, so that the next one meets the ban.
+
+        Raises:
+            Unavailable: it was not counted. closed: a guess that cannot be counted is not answered.
+        """
+        if client.counts_failures:
+            await self._strangers.run(
+                lambda: self._bans.fail(client, reason), failure="the failed log-in was not counted"
+            )
 
     async def admit(self, visitor: Visitor, route: str, *, requests: int = 1, tasks: Sequence[NewTask] = ()) -> Headers:
         """

@@ -117,10 +117,10 @@ async def _serve(app: App, config: uvicorn.Config, listener: socket.socket) -> i
         gc.collect()
         gc.freeze()
         logger.info("listening", extra={"url": url_of(listener)})
-        looking = asyncio.create_task(_look_after(app.watch, stop))
+        looking = asyncio.create_task(_look_after(app.access.watch, stop))
         await server.serve(sockets=[listener])
         looking.cancel()
-        status = 0 if app.watch.is_alive() else BROKEN_THREAD
+        status = 0 if app.access.watch.is_alive() else BROKEN_THREAD
     logger.info("stopped")
     return status
 

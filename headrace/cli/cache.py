@@ -25,7 +25,7 @@ def stats(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     Example: headrace cache stats
     """
     with opened(data_dir) as headrace:
-        figures = headrace.caches.statistics.read()
+        figures = headrace.access.caches.statistics.read()
     _say(figures, as_json=as_json)
 
 
@@ -37,7 +37,7 @@ def reset(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     Example: headrace cache reset
     """
     with opened(data_dir) as headrace:
-        figures = headrace.caches.statistics.reset()
+        figures = headrace.access.caches.statistics.reset()
     _say(figures, as_json=as_json)
 
 
@@ -54,7 +54,7 @@ def drop(
     Example: headrace cache drop ip_filters all
     """
     with opened(data_dir) as headrace:
-        everywhere = headrace.caches.drop_everywhere(name, ids)
+        everywhere = headrace.access.caches.drop_everywhere(name, ids)
     if as_json:
         say_json({"cache": name, "ids": len(ids), "everywhere": everywhere})
     elif everywhere:

@@ -11,6 +11,7 @@ from core.app import App
 from core.schedules.book import MAX_PAGE
 from core.schedules.documents import job_document, run_document
 from core.schedules.model import Run, RunOutcome, Schedule, ScheduleKind
+from headrace.cli.acts import acted, acting
 from headrace.cli.output import (
     EXIT_CODES,
     AsJson,
@@ -99,7 +100,8 @@ def run(
     Example: headrace jobs run prune --wait
     """
     with opened(data_dir) as headrace:
-        found = headrace.schedules.run_now(name, ScheduleKind.JOB)
+        with acted(headrace, "jobs run", name):
+            found = headrace.schedules.run_now(name, ScheduleKind.JOB)
         if wait:
             found = _ended(headrace, name, found, timeout_s=timeout_s)
     if as_json:
@@ -122,7 +124,7 @@ def pause(name: JobName, as_json: AsJson = False, data_dir: DataDir = None) -> N
 
     Example: headrace jobs pause prune
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "jobs pause", name) as headrace:
         job = headrace.schedules.pause(name, ScheduleKind.JOB)
     _say_job(job, as_json=as_json)
 
@@ -134,7 +136,7 @@ def resume(name: JobName, as_json: AsJson = False, data_dir: DataDir = None) -> 
 
     Example: headrace jobs resume prune
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "jobs resume", name) as headrace:
         job = headrace.schedules.resume(name, ScheduleKind.JOB)
     _say_job(job, as_json=as_json)
 

@@ -89,7 +89,7 @@ def list_(
     with opened(data_dir) as headrace, database_errors("the keys were not read"):
         page = headrace.keys.page(limit=limit, cursor=cursor, group=group, newest_first=newest)
         versions = headrace.keys.pepper_versions()
-        known = headrace.peppers.versions
+        known = headrace.access.peppers.versions
     if as_json:
         say_json(
             {

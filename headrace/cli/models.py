@@ -13,6 +13,7 @@ from core.capabilities.overrides import EVERY_PROVIDER
 from core.capabilities.snapshot import Snapshot, model_document
 from core.connections import autocommit, database_errors
 from core.errors import NotFound
+from headrace.cli.acts import acting
 from headrace.cli.output import EXIT_CODES, AsJson, DataDir, ago, note, opened, pretty, say_fields, say_json, say_table
 
 app = typer.Typer(
@@ -109,7 +110,7 @@ def refresh(
 
     Example: headrace models refresh
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "models refresh", provider) as headrace:
         made = headrace.discoveries.request_now(provider)
     if as_json:
         say_json({"tasks": [{"provider": t.provider, "task_id": t.task_id, "is_new": t.is_new} for t in made]})
@@ -136,7 +137,10 @@ def override(
     """
     if remove == (answer is not None):
         raise typer.BadParameter("give an answer, or --remove")
-    with opened(data_dir) as headrace, database_errors("it is not known whether the override was changed"):
+    with (
+        acting(data_dir, "models override", model) as headrace,
+        database_errors("it is not known whether the override was changed"),
+    ):
         at = provider or EVERY_PROVIDER
         if answer is None:
             headrace.capability_overrides.remove(model, ability, provider=at)

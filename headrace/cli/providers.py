@@ -12,6 +12,7 @@ from core.connections import database_errors
 from core.providers.model import DEFAULT_PRIORITY, KeySource, NewProvider, ProviderChange, ProviderRow
 from core.providers.trial import Trial, try_provider
 from core.sealing import Unsealable
+from headrace.cli.acts import acting
 from headrace.cli.output import (
     EXIT_CODES,
     AsJson,
@@ -66,7 +67,7 @@ def add(
     Example: headrace providers add openai --url https://api.example/v1 --api-key --model 'gpt-*'
     """
     api_key = _asked_key() if ask_key else None
-    with opened(data_dir) as headrace, database_errors("no provider was added"):
+    with acting(data_dir, "providers add", name) as headrace, database_errors("no provider was added"):
         row = headrace.providers.add(
             NewProvider(
                 name=name,
@@ -207,7 +208,7 @@ def remove(name: Name, data_dir: DataDir = None) -> None:
 
     Example: headrace providers remove openai
     """
-    with opened(data_dir) as headrace, database_errors("the provider was not removed"):
+    with acting(data_dir, "providers remove", name) as headrace, database_errors("the provider was not removed"):
         headrace.providers.remove(name)
     typer.echo(f"provider {name} is removed")
 
@@ -219,7 +220,7 @@ def reseal(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     Example: headrace providers reseal
     """
-    with opened(data_dir) as headrace, database_errors("no key was sealed anew"):
+    with acting(data_dir, "providers reseal") as headrace, database_errors("no key was sealed anew"):
         count = headrace.providers.reseal()
     if as_json:
         say_json({"resealed": count})
@@ -228,7 +229,10 @@ def reseal(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 
 def _changed(name: str, change: ProviderChange, as_json: AsJson, data_dir: DataDir) -> None:
-    with opened(data_dir) as headrace, database_errors("it is not known whether the provider was changed"):
+    with (
+        acting(data_dir, "providers update", name) as headrace,
+        database_errors("it is not known whether the provider was changed"),
+    ):
         row = headrace.providers.update(name, change)
     _say(row, as_json)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import sqlalchemy as sa
 import typer
 
+from core.app import App
 from core.connections import autocommit, database_errors
 from core.tasks import queues
+from headrace.cli.acts import acting
 from headrace.cli.output import EXIT_CODES, AsJson, DataDir, opened, say_json, say_table
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ def list_(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     Example: headrace queues list --json
     """
-    with _connected(data_dir, "the queues were not read") as connection:
+    with opened(data_dir) as headrace, _connection(headrace, "the queues were not read") as connection:
         found = queues.load(connection)
     if as_json:
         say_json({"queues": [_document(queue) for queue in found]})
@@ -48,7 +49,10 @@ def add(
 
     Example: headrace queues add nightly
     """
-    with _connected(data_dir, "no queue was added") as connection:
+    with (
+        acting(data_dir, "queues add", ", ".join(names)) as headrace,
+        _connection(headrace, "no queue was added") as connection,
+    ):
         queues.add(connection, names)
         found = [queue for queue in queues.load(connection) if queue.name in names]
     if as_json:
@@ -61,8 +65,8 @@ def add(
 
 
 @contextmanager
-def _connected(data_dir: Path | None, otherwise: str) -> Generator[sa.Connection]:
-    with opened(data_dir) as headrace, database_errors(otherwise), autocommit(headrace.engine).connect() as connection:
+def _connection(headrace: App, otherwise: str) -> Generator[sa.Connection]:
+    with database_errors(otherwise), autocommit(headrace.engine).connect() as connection:
         yield connection
 
 

@@ -12,6 +12,7 @@ from core.schedules.book import MAX_PAGE
 from core.schedules.documents import schedule_document
 from core.schedules.model import Schedule
 from core.schedules.spec import ScheduleSpec
+from headrace.cli.acts import acted, acting
 from headrace.cli.inputs import input_text, json_object, only_owner, parsed
 from headrace.cli.output import (
     EXIT_CODES,
@@ -167,7 +168,8 @@ def add(
         if not as_json:
             say_fires(headrace.schedules.preview(spec), spec.timezone)
             _confirm(name, yes=yes)
-        schedule = headrace.schedules.create(spec)
+        with acted(headrace, "schedules add", name):
+            schedule = headrace.schedules.create(spec)
         fires = headrace.schedules.fires(schedule)
     if as_json:
         say_json(schedule_document(schedule, fires=fires))
@@ -211,7 +213,7 @@ def update(
     changes |= _given(missed=missed, overlap=overlap)
     if not changes and not task:
         raise typer.BadParameter("say what to change; `headrace schedules update --help` shows the options")
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "schedules update", name) as headrace:
         old = headrace.schedules.get(name)
         if task:
             changes["task"] = {**(old.task or {}), **task}
@@ -227,7 +229,7 @@ def enable(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> Non
 
     Example: headrace schedules enable nightly-report
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "schedules enable", name) as headrace:
         schedule = headrace.schedules.resume(name)
         fires = headrace.schedules.fires(schedule)
     _say_changed(schedule, fires, as_json=as_json)
@@ -240,7 +242,7 @@ def disable(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
 
     Example: headrace schedules disable nightly-report
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "schedules disable", name) as headrace:
         schedule = headrace.schedules.pause(name)
     _say_changed(schedule, [], as_json=as_json)
 
@@ -252,7 +254,7 @@ def delete(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> Non
 
     Example: headrace schedules delete nightly-report
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "schedules delete", name) as headrace:
         headrace.schedules.delete(name)
     if as_json:
         say_json({"name": name, "deleted": True})

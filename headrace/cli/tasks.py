@@ -14,6 +14,7 @@ from core.app import App
 from core.errors import InvalidRequest, Unavailable
 from core.tasks.model import DEFAULT_PRIORITY, DEFAULT_QUEUE, Task, TaskState, load_json
 from core.tasks.validation import validate_input
+from headrace.cli.acts import acted, acting
 from headrace.cli.inputs import input_text, json_object, only_owner, parsed
 from headrace.cli.output import (
     EXIT_CODES,
@@ -86,17 +87,19 @@ def enqueue(
     text = input_text(input_json, input_file)
     with opened(data_dir) as headrace:
         spec = headrace.types.get(type_)
-        accepted = headrace.tasks.enqueue(
-            validate_input(spec, parsed(text, field="input")),
-            owner=owner or only_owner(headrace),
-            queue=queue,
-            priority=priority,
-            run_at=None if run_at is None else _time(run_at),
-            max_attempts=max_attempts,
-            deadline=None if deadline_s is None else _seconds(deadline_s),
-            metadata=None if metadata is None else json_object(metadata, field="metadata"),
-            idempotency_key=idempotency_key,
-        )
+        with acted(headrace, "tasks enqueue") as act:
+            accepted = headrace.tasks.enqueue(
+                validate_input(spec, parsed(text, field="input")),
+                owner=owner or only_owner(headrace),
+                queue=queue,
+                priority=priority,
+                run_at=None if run_at is None else _time(run_at),
+                max_attempts=max_attempts,
+                deadline=None if deadline_s is None else _seconds(deadline_s),
+                metadata=None if metadata is None else json_object(metadata, field="metadata"),
+                idempotency_key=idempotency_key,
+            )
+            act.subject = accepted.public_id
         document = _document(accepted)
         if wait:
             if not as_json:
@@ -166,7 +169,7 @@ def cancel(task_id: TaskIdArgument, as_json: AsJson = False, data_dir: DataDir =
 
     Example: headrace tasks cancel task_0f3a5c7e9b1d2f4a6c8e0b1d3f5a7c9e
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "tasks cancel", task_id) as headrace:
         receipt = headrace.tasks.cancel(task_id)
     if as_json:
         say_json({"task": _document(receipt.task), "took_effect": receipt.took_effect})
@@ -183,7 +186,7 @@ def retry(task_id: TaskIdArgument, as_json: AsJson = False, data_dir: DataDir = 
 
     Example: headrace tasks retry task_0f3a5c7e9b1d2f4a6c8e0b1d3f5a7c9e --json
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "tasks retry", task_id) as headrace:
         task = headrace.tasks.retry(task_id)
     if as_json:
         say_json(_document(task))

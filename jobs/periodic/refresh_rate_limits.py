@@ -13,7 +13,7 @@ from jobs.spec import JobContext, JobSpec
 
 
 def run(ctx: JobContext) -> str:
-    return f"told the limits of {ctx.app.limits_refresh.run()} keys"
+    return f"told the limits of {ctx.app.access.limits_refresh.run()} keys"
 
 
 JOB = JobSpec(name="refresh_rate_limits", run=run, every=EVERY, timeout=timedelta(seconds=25))

@@ -31,12 +31,12 @@ class Rights:
         self.gaps = 0
         self.heard: Counter[str] = Counter()
         self.heard_at: dict[tuple[str, int], float] = {}
-        app.watch.listen(KeysChanged, self._hear)
-        app.watch.on_gap(self._forget)
+        app.access.watch.listen(KeysChanged, self._hear)
+        app.access.watch.on_gap(self._forget)
 
     def may_use(self, key_id: str) -> bool:
         """Raises: what a database that is away makes SQLAlchemy raise."""
-        if self._app.watch.is_current():
+        if self._app.access.watch.is_current():
             with self._lock:
                 copy, forgotten = self._copies.get(key_id), self._forgotten
             if copy is not None:

@@ -11,10 +11,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
-from core.access.addresses import Client
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from core.access.addresses import Client
 from core.access.authenticator import Authentication, Outcome
 from core.access.forwarded import task_type_of
 from core.access.limit_model import Decision
@@ -23,6 +23,7 @@ from core.access.model import VirtualKey
 from core.errors import HeadraceError, InvalidRequest, ModelNotAllowed, TypeNotAllowed
 from web import parameters
 from web.admin import Admin, answer
+from web.admin_gate import AdminGate
 from web.answers import Answer, Headers
 from web.bodies import header
 from web.door import Door, Visitor
@@ -36,8 +37,9 @@ _STATUS = b"x-headrace-status"
 
 
 class VerificationRoutes:
-    def __init__(self, door: Door, admin: Admin) -> None:
+    def __init__(self, door: Door, gate: AdminGate, admin: Admin) -> None:
         self._door = door
+        self._gate = gate
         self._admin = admin
 
     def add_to(self, app: FastAPI) -> None:
@@ -47,7 +49,7 @@ class VerificationRoutes:
     async def verify(self, request: Request) -> Response:
         is_operator = header(request.scope, b"authorization") is not None
         if is_operator:
-            await self._admin.enter(request)
+            await self._gate.enter(request.scope, VERIFY_ROUTE)
             caller = None
         else:  # the key speaks for itself
             caller = self._door.look(request.scope).client

@@ -158,7 +158,7 @@ def limiter(link: RedisLink) -> Limiter:
 def rights(app: App) -> Generator[Rights]:
     """What a process with a started watch believes."""
     believed = Rights(app)
-    app.watch.start()
-    wait_until(lambda: app.watch.is_current() and app.watch.epoch(), 5, what="the watch is current")
+    app.access.watch.start()
+    wait_until(lambda: app.access.watch.is_current() and app.access.watch.epoch(), 5, what="the watch is current")
     yield believed
-    app.watch.close()
+    app.access.watch.close()

@@ -336,7 +336,7 @@ def test_neither_store_nor_memory_nor_log_holds_a_clear_key(app: App, caplog: py
     wrong = new_clear_key(first.key_id)
     for clear_key in (first.clear_key, second.clear_key, wrong, unknown_key()):
         one.door.authenticate(clear_key)
-    app.limits_refresh.run()
+    app.access.limits_refresh.run()
 
     with app.engine.connect() as connection:
         tables = connection.exec_driver_sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").scalars()

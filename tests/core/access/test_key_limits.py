@@ -239,13 +239,13 @@ class Heard:
 
     def refresh(self, app: App) -> LimitsRefresh:
         connect = app.engine.execution_options(isolation_level="AUTOCOMMIT").connect
-        return LimitsRefresh(connect, app.peppers, tell=self.told.append, write=app.limit_copies.write)
+        return LimitsRefresh(connect, app.access.peppers, tell=self.told.append, write=app.access.limit_copies.write)
 
 
 def test_the_job_tells_what_changed_lately_and_shows_that_it_lives_when_nothing_did(app: App) -> None:
     heard = Heard()
     job = load_jobs("jobs.periodic")["refresh_rate_limits"]
-    fresh = replace(app, limits_refresh=heard.refresh(app))
+    fresh = replace(app, access=replace(app.access, limits_refresh=heard.refresh(app)))
 
     def run() -> Any:
         return job.run(
@@ -265,7 +265,7 @@ def test_the_job_tells_what_changed_lately_and_shows_that_it_lives_when_nothing_
     found = {changed.key_id: changed for changed in told.keys}
     assert len(found) == 2
     assert (found[new.key_id].version, found[new.key_id].limits) == (2, Limits(rpm=5))
-    hash = app.peppers.entry_id(new.clear_key)
+    hash = app.access.peppers.entry_id(new.clear_key)
     assert hash in found[new.key_id].hashes
     copy = app.cache.client.get(f"{app.settings.instance_name}vkey_ratelimits:{hash}")
     assert json.loads(copy)["value"]["version"] == 2  # type: ignore[arg-type] # (sync client)

@@ -167,7 +167,7 @@ def test_a_deleted_key_is_gone_for_good_though_its_row_stays(shared: App, keys: 
         with pytest.raises(KeyNotFound):
             call(new.key_id)
     row = query(shared, f"SELECT key_hash, previous_hash, deleted_at FROM virtual_keys WHERE key_id = '{new.key_id}'")
-    shown = shared.peppers.hash(new.clear_key), shared.peppers.hash(rotated.clear_key)
+    shown = shared.access.peppers.hash(new.clear_key), shared.access.peppers.hash(rotated.clear_key)
     assert bytes(row[0][0]) not in shown
     assert row[0][1] is None
     assert row[0][2] is not None
@@ -328,7 +328,7 @@ def test_every_change_is_announced_after_its_commit(shared: App) -> None:
     def announce() -> None:
         seen.append(query(shared, "SELECT count(*) FROM access_changes")[0][0])
 
-    keys = VirtualKeys(engine.connect, shared.peppers, announce=announce)
+    keys = VirtualKeys(engine.connect, shared.access.peppers, announce=announce)
     key_id = keys.create("n").key_id
     for change in (keys.disable, keys.enable, keys.rotate, lambda id: keys.update(id, rpm=1), keys.delete):
         change(key_id)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import threading
 import time
+from functools import partial
 
 import pytest
 import redis
@@ -31,6 +32,10 @@ def cache(app: App) -> redis.Redis:
     return redis.Redis.from_url(app.settings.redis_url.get_secret_value())
 
 
+def _is_refused(rights: Rights, key_id: str) -> bool:
+    return not rights.may_use(key_id)
+
+
 def test_a_disabled_key_is_refused_within_milliseconds(app: App, rights: Rights) -> None:
     took: list[float] = []
     for _ in range(100):
@@ -38,7 +43,7 @@ def test_a_disabled_key_is_refused_within_milliseconds(app: App, rights: Rights)
         assert rights.may_use(key_id)
         app.keys.disable(key_id)
         disabled_at = time.monotonic()
-        wait_until(lambda key_id=key_id: not rights.may_use(key_id), 5, every=0.0005)
+        wait_until(partial(_is_refused, rights, key_id), 5, every=0.0005)
         took.append(time.monotonic() - disabled_at)
 
     assert sorted(took)[98] < 0.05, sorted(took)[90:]
@@ -62,7 +67,7 @@ def test_the_state_that_was_committed_last_is_believed_after_thousands_of_races(
             app.keys.disable(key_id)
             wait_until(lambda: not rights.may_use(key_id), 5, every=0.0005)
             enable_unheard(app, key_id)
-            app.changes.relay()
+            app.access.changes.relay()
             wait_until(lambda: rights.may_use(key_id), 5, every=0.0005)
     finally:
         stop.set()
@@ -113,17 +118,17 @@ def test_a_change_leaves_tombstones_and_drops_limits(app: App, rights: Rights) -
         # Relayed late and once more, an older change changes nothing.
         client.set(f"vkey:{key_hash}", b'{"version":7,"tombstone":true}', px=50_000)
         enable_unheard(app, key.key_id)
-        app.changes.relay()
+        app.access.changes.relay()
         assert client.get(f"vkey:{key_hash}") == b'{"version":7,"tombstone":true}'
 
 
 def test_a_message_without_a_row_reaches_every_listener(app: App, rights: Rights) -> None:
     heard: list[object] = []
-    app.watch.listen(EntriesDropped, heard.append)
-    app.watch.listen(LimitsRefreshed, heard.append)
+    app.access.watch.listen(EntriesDropped, heard.append)
+    app.access.watch.listen(LimitsRefreshed, heard.append)
 
-    app.changes.tell(EntriesDropped("virtual_keys", ("a", "b")))
-    app.changes.tell(LimitsRefreshed(()))
+    app.access.changes.tell(EntriesDropped("virtual_keys", ("a", "b")))
+    app.access.changes.tell(LimitsRefreshed(()))
 
     wait_until(lambda: len(heard) == 2, 2)
     assert heard == [EntriesDropped("virtual_keys", ("a", "b")), LimitsRefreshed(())]
@@ -135,16 +140,16 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing(
     def fail(_: object = None) -> None:
         raise RuntimeError("a mistake")
 
-    app.watch.listen(KeysChanged, fail)
+    app.access.watch.listen(KeysChanged, fail)
     later: list[KeysChanged] = []
-    app.watch.listen(KeysChanged, later.append)
+    app.access.watch.listen(KeysChanged, later.append)
 
     with caplog.at_level(logging.ERROR):
         key_id = app.keys.create("x").key_id
         app.keys.disable(key_id)
         wait_until(lambda: later, 2)
 
-    assert app.watch.is_alive()
+    assert app.access.watch.is_alive()
     assert "RuntimeError: a mistake" in caplog.text
 
 
@@ -160,8 +165,8 @@ def test_a_trimmed_log_is_a_gap_and_the_truth_is_read_again(app: App, rights: Ri
         stalled.set()
         go_on.wait(10)
 
-    app.watch.listen(EntriesDropped, stall)
-    app.changes.tell(EntriesDropped("any", None))
+    app.access.watch.listen(EntriesDropped, stall)
+    app.access.changes.tell(EntriesDropped("any", None))
     assert stalled.wait(2)
     app.keys.disable(key_id)
     with cache(app) as client:
@@ -174,7 +179,7 @@ def test_a_trimmed_log_is_a_gap_and_the_truth_is_read_again(app: App, rights: Ri
 
 @pytest.mark.parametrize("loss", ["flushed", "head deleted", "went back", "junk", "log is junk"])
 def test_a_log_that_lost_its_memory_begins_a_new_epoch(app: App, rights: Rights, log_keys: LogKeys, loss: str) -> None:
-    before = app.watch.epoch()
+    before = app.access.watch.epoch()
     key_id = app.keys.create("remembered").key_id
     assert rights.may_use(key_id)
     wait_until(lambda: rights.is_remembered(key_id), 1)
@@ -187,7 +192,7 @@ def test_a_log_that_lost_its_memory_begins_a_new_epoch(app: App, rights: Rights,
                 client.delete(log_keys.head)
             case "went back":
                 app.keys.create("another")
-                app.changes.relay()
+                app.access.changes.relay()
                 wait_until(lambda: rights.heard.total() >= 2, 2)
                 client.hset(log_keys.head, "seq", 0)
             case "junk":
@@ -201,9 +206,9 @@ def test_a_log_that_lost_its_memory_begins_a_new_epoch(app: App, rights: Rights,
                 return
         wait_until(lambda: rights.gaps > gaps, 3)
 
-    assert wait_until(app.watch.epoch, 3) != before
+    assert wait_until(app.access.watch.epoch, 3) != before
     disable_unheard(app, key_id)
-    app.changes.relay()
+    app.access.changes.relay()
     wait_until(lambda: not rights.may_use(key_id), 1)
     with cache(app) as client:
         assert int(client.hget(log_keys.head, "seq") or 0) >= 1
@@ -243,10 +248,10 @@ def test_a_change_of_very_many_keys_is_one_message_that_makes_everybody_forget(a
                 """
             )
         )
-        app.changes.relay()
+        app.access.changes.relay()
         gaps = rights.gaps
         connection.execute(sa.text("UPDATE virtual_keys SET disabled_at = now()"))
-    app.changes.relay()
+    app.access.changes.relay()
 
     wait_until(lambda: not rights.may_use(key_id), 2)
     assert rights.gaps > gaps
@@ -261,33 +266,32 @@ def sa_md5(number: int) -> str:
 
 def test_the_lag_is_measured_by_canaries_of_others(app: App, rights: Rights) -> None:
     with open_app(app.settings) as other:
-        other.watch.start()
-        wait_until(lambda: app.watch.lag().count + other.watch.lag().count >= 3, 10)
-        report = max(app.watch.lag(), other.watch.lag(), key=lambda r: r.count)
+        other.access.watch.start()
+        wait_until(lambda: app.access.watch.lag().count + other.access.watch.lag().count >= 3, 10)
+        report = max(app.access.watch.lag(), other.access.watch.lag(), key=lambda r: r.count)
 
     assert 0 <= report.p50_s <= report.p99_s <= report.max_s < 1.5
 
 
 def test_live_doors_are_counted_by_their_heartbeat(app: App) -> None:
-    app.watch.start(is_door=True)
+    app.access.watch.start(is_door=True)
     with open_app(app.settings) as other:
-        other.watch.start(is_door=True)
-        wait_until(lambda: app.watch.live_doors == 2, 5)
-    wait_until(lambda: app.watch.live_doors == 1, 5)
+        other.access.watch.start(is_door=True)
+        wait_until(lambda: app.access.watch.live_doors == 2, 5)
+    wait_until(lambda: app.access.watch.live_doors == 1, 5)
     # One that was killed is silent.
     with autocommit(app.engine).connect() as connection:
-        row = "(gen_random_uuid(), 'h', 1, now(), now() - interval '6 s')"
         connection.execute(
             sa.text("INSERT INTO doors VALUES (gen_random_uuid(), 'h', 1, now(), now() - interval '6 s')")
         )
-        wait_until(lambda: app.watch.live_doors == 2, 5)
-        wait_until(lambda: app.watch.live_doors == 1, 5)
-        app.watch.close()
+        wait_until(lambda: app.access.watch.live_doors == 2, 5)
+        wait_until(lambda: app.access.watch.live_doors == 1, 5)
+        app.access.watch.close()
         left = connection.execute(sa.text("SELECT count(*) FROM doors WHERE pid <> 1")).scalar_one()
     assert left == 0
 
 
 def test_a_watch_that_was_not_started_trusts_nothing(app: App) -> None:
-    assert not app.watch.is_current()
-    assert app.watch.epoch() is None
-    assert app.watch.live_doors == 1
+    assert not app.access.watch.is_current()
+    assert app.access.watch.epoch() is None
+    assert app.access.watch.live_doors == 1
