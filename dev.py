@@ -3,7 +3,7 @@
 Every development command, on a machine that has only Python 3.11 or newer.
 
     python3 dev.py demo [ARGS]        run a mixed batch of tasks on servers of its own
-    python3 dev.py test [ARGS]        the tests; ARGS go to pytest
+    python3 dev.py test [ARGS]        the tests, in several processes; ARGS go to pytest (-n 0: in one)
     python3 dev.py check              ruff, mypy, pyright
     python3 dev.py bench NAME [ARGS]  a benchmark, e.g. tasks
     python3 dev.py run -- CMD [ARGS]  any command in the project's environment

@@ -2,6 +2,7 @@
 Real servers for every test: one PostgreSQL and one Valkey for the session, durable as in production.
 
 Each test gets a database of its own, a pair of emptied Redis databases and an instance name of its own.
+The tests run in several processes (`-n 0`: in one); each is a session with servers of its own, and takes whole files.
 In CI a skipped test fails the run: a test that did not run has proved nothing.
 """
 
@@ -12,6 +13,7 @@ import os
 import secrets
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -24,6 +26,10 @@ from tests.support.databases import fresh_database, make_template
 
 # Databases 2-15 of the server, in pairs: cache and broker. 0 and 1 are those of the servers' own URLs.
 _redis_pairs = itertools.cycle(range(2, 16, 2))
+
+# Processes a core: most tests wait for servers, processes and clocks, and one of them keeps half a core busy.
+_PROCESSES_A_CORE = 2
+_MOST_PROCESSES = 8  # each has a PostgreSQL and a Valkey of its own
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +80,33 @@ def app(settings: Settings) -> Generator[App]:
     """An application on the test's own database."""
     with open_app(settings) as opened:
         yield opened
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One file is one process's work: then the process that was started runs it."""
+    paths = {argument.partition("::")[0] for argument in config.args}
+    if len(paths) == 1 and paths.pop().endswith(".py"):
+        return 0
+    return min(_PROCESSES_A_CORE * (os.cpu_count() or 1), _MOST_PROCESSES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """A lone surrogate in what a test printed cannot travel to the process that reports; its escape can."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_encodable(name): _encodable(part) for name, part in value.items()}
+        case list() | tuple():
+            return type(value)(_encodable(part) for part in value)
+        case _:
+            return value
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
