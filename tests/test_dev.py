@@ -19,10 +19,8 @@ from tests.support.processes import ROOT
 Dev = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def make_checkout(path: Path) -> Path:
     """A checkout whose lock asks for nothing, so that its environment takes a second or two."""
-    path = tmp_path / "a checkout"
     path.mkdir()
     shutil.copy(ROOT / "dev.py", path)
     (path / "requirements-dev.txt").write_text("")
@@ -31,17 +29,40 @@ def checkout(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def dev(checkout: Path, tmp_path: Path) -> Dev:
-    """Run a dev.py command; without uv on PATH unless asked."""
-    (tmp_path / "home").mkdir()
+def dev_of(checkout: Path, directory: Path) -> Dev:
+    """Run a command of its dev.py in this directory; without uv on PATH unless asked."""
+    (directory / "home").mkdir()
 
     def run(*words: str, python: str = sys.executable, **environ: str) -> subprocess.CompletedProcess[str]:
-        env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path), **environ}
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(directory / "home"), "TMPDIR": str(directory), **environ}
         argv = [python, str(checkout / "dev.py"), *words]
-        return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
+        return subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True, timeout=100, check=False)
 
     return run
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return make_checkout(tmp_path / "a checkout")
+
+
+@pytest.fixture
+def dev(checkout: Path, tmp_path: Path) -> Dev:
+    return dev_of(checkout, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose environment is there."""
+    directory = tmp_path_factory.mktemp("made")
+    made = make_checkout(directory / "a checkout")
+    assert dev_of(made, directory)("setup").returncode == 0
+    return made
+
+
+@pytest.fixture
+def made_dev(made_checkout: Path, tmp_path: Path) -> Dev:
+    return dev_of(made_checkout, tmp_path)
 
 
 def test_run_makes_the_environment_once_and_prints_only_what_the_command_prints(dev: Dev, checkout: Path) -> None:
@@ -54,22 +75,21 @@ def test_run_makes_the_environment_once_and_prints_only_what_the_command_prints(
     assert second.stderr == ""
 
 
-def test_run_hands_on_arguments_exit_status_and_directory(dev: Dev, tmp_path: Path) -> None:
-    done = dev("run", "--", "sh", "-c", 'echo "$1" "$PWD"; exit 7', "sh", "two  words")
+def test_run_hands_on_arguments_exit_status_and_directory(made_dev: Dev, tmp_path: Path) -> None:
+    done = made_dev("run", "--", "sh", "-c", 'echo "$1" "$PWD"; exit 7', "sh", "two  words")
 
     assert done.stdout == f"two  words {tmp_path}\n"
     assert done.returncode == 7
 
 
-def test_the_headrace_command_works_in_a_directory_with_a_space(dev: Dev) -> None:
-    done = dev("run", "--", "headrace", "up", "--port", "1")
+def test_the_headrace_command_works_in_a_directory_with_a_space(made_dev: Dev) -> None:
+    done = made_dev("run", "--", "headrace", "up", "--port", "1")
 
     assert done.stdout == "headrace up --port 1\n"
 
 
-def test_an_unknown_program_is_127_and_one_line(dev: Dev) -> None:
-    dev("setup")
-    done = dev("run", "--", "no-such-program")
+def test_an_unknown_program_is_127_and_one_line(made_dev: Dev) -> None:
+    done = made_dev("run", "--", "no-such-program")
 
     assert done.returncode == 127
     assert done.stderr.splitlines() == ["dev.py: no-such-program: command not found"]
