@@ -26,6 +26,7 @@ def make_checkout(path: Path) -> Path:
     (path / "requirements-dev.txt").write_text("")
     (path / "headrace/cli").mkdir(parents=True)
     (path / "headrace/cli/main.py").write_text("import sys\nprint('headrace', *sys.argv[1:])\n")
+    (path / "pytest.py").write_text("import os, sys\nprint(sys.argv[1:], os.environ['PYTEST_DEBUG_TEMPROOT'])\n")
     return path
 
 
@@ -164,6 +165,12 @@ def test_uv_on_path_is_used(dev: Dev, tmp_path: Path) -> None:
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split()[0] for call in calls] == ["venv", "pip"]
     assert "--require-hashes" in calls[1]
+
+
+def test_test_hands_arguments_to_pytest_and_where_its_files_go_is_the_callers_to_say(made_dev: Dev) -> None:
+    done = made_dev("test", "-n", "0", "tests/test_one.py", PYTEST_DEBUG_TEMPROOT="/elsewhere")
+
+    assert done.stdout == "['-n', '0', 'tests/test_one.py'] /elsewhere\n"
 
 
 @pytest.mark.parametrize(("words", "status"), [((), 2), (("--help",), 0), (("nonsense",), 2)])
