@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from core.app import App, open_app
 from core.embedded import Servers, open_servers
 from core.settings import Settings, load_settings
 from tests.support.databases import fresh_database, make_template
+from tests.support.turns import turn
 
 # Databases 2-15 of the server, in pairs: cache and broker. 0 and 1 are those of the servers' own URLs.
 _redis_pairs = itertools.cycle(range(2, 16, 2))
@@ -84,11 +85,25 @@ def app(settings: Settings) -> Generator[App]:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One file is one process's work: then the process that was started runs it."""
-    paths = {argument.partition("::")[0] for argument in config.args}
-    if len(paths) == 1 and paths.pop().endswith(".py"):
+    return processes_for(config.args, cores=os.cpu_count() or 1)
+
+
+def processes_for(paths: Sequence[str], *, cores: int) -> int:
+    """For these arguments of pytest; 0 is the process that was started, which does one file sooner than another."""
+    files = {path.partition("::")[0] for path in paths}
+    if len(files) == 1 and files.pop().endswith(".py"):
         return 0
-    return min(_PROCESSES_A_CORE * (os.cpu_count() or 1), _MOST_PROCESSES)
+    return min(_PROCESSES_A_CORE * cores, _MOST_PROCESSES)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # first: outside pytest-timeout's clock
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """One test at a time in this process; in those beside it none while a test marked `alone` runs."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    directory = Path(item.config.getoption("basetemp")).parent  # each process of the run has its own below it
+    with turn(directory, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

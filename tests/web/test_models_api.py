@@ -168,6 +168,7 @@ def test_no_of_one_provider_does_not_count_while_another_may(own_site: Site, own
         )
 
 
+@pytest.mark.alone
 def test_two_processes_see_a_new_model_within_50_ms(own_site: Site, own_models: Caller) -> None:
     log = own_site.web.log.with_name("second.log")
     with running_web(own_site.app.settings, log) as second:

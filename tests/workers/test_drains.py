@@ -30,6 +30,7 @@ def start_delay_s(task: dict[str, str]) -> float:
     return (started - created).total_seconds()
 
 
+@pytest.mark.alone
 def test_an_idle_worker_is_woken_at_once(app: App, owner: KeyId, start_worker: StartWorker) -> None:
     start_worker()
     start_worker()
