@@ -173,6 +173,26 @@ def test_test_hands_arguments_to_pytest_and_where_its_files_go_is_the_callers_to
     assert done.stdout == "['-n', '0', 'tests/test_one.py'] /elsewhere\n"
 
 
+def test_check_runs_its_programs_side_by_side_and_names_those_that_failed(
+    made_dev: Dev, made_checkout: Path, tmp_path: Path
+) -> None:
+    # mypy waits for pyright, which comes after it.
+    for name, script in (
+        ("ruff", 'echo "ruff $1"'),
+        ("mypy", f"until [ -e {tmp_path}/met ]; do sleep 0.05; done; echo mypy; exit 1"),
+        ("pyright", f"echo pyright; touch {tmp_path}/met"),
+    ):
+        program = made_checkout / ".venv/bin" / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    done = made_dev("check")
+
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["ruff check", "ruff format", "mypy", "pyright"]
+    assert done.stderr.splitlines()[-1] == "check: failed: mypy"
+
+
 @pytest.mark.parametrize(("words", "status"), [((), 2), (("--help",), 0), (("nonsense",), 2)])
 def test_without_a_command_the_usage_is_shown(dev: Dev, words: tuple[str, ...], status: int) -> None:
     done = dev(*words)
