@@ -3,7 +3,7 @@
 Every development command, on a machine that has only Python 3.11 or newer.
 
     python3 dev.py demo [ARGS]        run a mixed batch of tasks on servers of its own
-    python3 dev.py test [ARGS]        the tests; ARGS go to pytest
+    python3 dev.py test [ARGS]        the tests, in several processes; ARGS go to pytest (-n 0: in one)
     python3 dev.py check              ruff, mypy, pyright
     python3 dev.py bench NAME [ARGS]  a benchmark, e.g. tasks
     python3 dev.py run -- CMD [ARGS]  any command in the project's environment
@@ -16,12 +16,15 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import tempfile
+from typing import IO
 
 OLDEST = (3, 11)
 ROOT = os.path.dirname(os.path.abspath(__file__))
@@ -29,6 +32,8 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 LOCK = os.path.join(ROOT, "requirements-dev.txt")
 STAMP = os.path.join(VENV, "headrace-setup")
+MEMORY = "/dev/shm"  # on Linux a file system in memory
+MEMORY_BYTES = 4 << 30  # the tests use at most a quarter of it; kept files of failed runs and other programs the rest
 SETUP_VERSION = "1"  # raise it when the steps below change: every environment is then made again
 
 
@@ -52,12 +57,22 @@ def demo(rest: list[str]) -> int:
 
 
 def test(rest: list[str]) -> int:
+    """In memory where there is room: each test makes and drops a database, which a disk makes slow."""
     os.chdir(ROOT)
-    return replace([PYTHON, "-m", "pytest", *rest])
+    more = {"PYTEST_DEBUG_TEMPROOT": MEMORY} if memory_has_room() else {}
+    return replace([PYTHON, "-m", "pytest", *rest], environ=more | environment())
+
+
+def memory_has_room() -> bool:
+    if not os.path.ismount(MEMORY) or not os.access(MEMORY, os.W_OK):
+        return False
+    system = os.statvfs(MEMORY)
+    runs_programs = not system.f_flag & getattr(os, "ST_NOEXEC", 0)  # tests write programs and run them
+    return runs_programs and system.f_bavail * system.f_frsize >= MEMORY_BYTES
 
 
 def check(rest: list[str]) -> int:
-    """All four, also when one fails; the names of those that failed come last."""
+    """All four side by side, also when one fails; what they say comes in order, the names of those that failed last."""
     os.chdir(ROOT)
     steps = [
         ["ruff", "check", "."],
@@ -66,12 +81,25 @@ def check(rest: list[str]) -> int:
         ["pyright"],
     ]
     failed = []
-    for step in steps:
-        say("check: " + " ".join(step))
-        if subprocess.call([os.path.join(VENV, "bin", step[0]), *step[1:], *rest], env=environment()) != 0:
-            failed.append(" ".join(step))
+    with contextlib.ExitStack() as stack:
+        running = [(step, *start_step([*step, *rest], stack)) for step in steps]
+        for step, process, output in running:
+            say("check: " + " ".join(step))
+            if process.wait() != 0:
+                failed.append(" ".join(step))
+            output.seek(0)
+            shutil.copyfileobj(output, sys.stdout)
+            sys.stdout.flush()
     say("check: failed: " + ", ".join(failed) if failed else "check: all passed")
     return 1 if failed else 0
+
+
+def start_step(words: list[str], stack: contextlib.ExitStack) -> tuple[subprocess.Popen[bytes], IO[str]]:
+    """Start a program of the environment; with the file that takes what it says, so that no pipe can fill up."""
+    output = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))  # noqa: SIM115 (the caller's stack closes it)
+    argv = [os.path.join(VENV, "bin", words[0]), *words[1:]]
+    process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, env=environment())
+    return stack.enter_context(process), output
 
 
 def bench(rest: list[str]) -> int:
@@ -100,11 +128,11 @@ def setup(rest: list[str]) -> int:
 COMMANDS = {"demo": demo, "test": test, "check": check, "bench": bench, "run": run, "setup": setup}
 
 
-def replace(argv: list[str], shown: str | None = None) -> int:
+def replace(argv: list[str], shown: str | None = None, environ: dict[str, str] | None = None) -> int:
     """Become the command, so that signals and the exit status are its own."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(argv[0], [shown or argv[0], *argv[1:]], environment())
+    os.execve(argv[0], [shown or argv[0], *argv[1:]], environ or environment())
 
 
 def environment() -> dict[str, str]:

@@ -19,29 +19,51 @@ from tests.support.processes import ROOT
 Dev = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def make_checkout(path: Path) -> Path:
     """A checkout whose lock asks for nothing, so that its environment takes a second or two."""
-    path = tmp_path / "a checkout"
     path.mkdir()
     shutil.copy(ROOT / "dev.py", path)
     (path / "requirements-dev.txt").write_text("")
     (path / "headrace/cli").mkdir(parents=True)
     (path / "headrace/cli/main.py").write_text("import sys\nprint('headrace', *sys.argv[1:])\n")
+    (path / "pytest.py").write_text("import os, sys\nprint(sys.argv[1:], os.environ['PYTEST_DEBUG_TEMPROOT'])\n")
     return path
+
+
+def dev_of(checkout: Path, directory: Path) -> Dev:
+    """Run a command of its dev.py in this directory; without uv on PATH unless asked."""
+    (directory / "home").mkdir()
+
+    def run(*words: str, python: str = sys.executable, **environ: str) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(directory / "home"), "TMPDIR": str(directory), **environ}
+        argv = [python, str(checkout / "dev.py"), *words]
+        return subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True, timeout=100, check=False)
+
+    return run
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return make_checkout(tmp_path / "a checkout")
 
 
 @pytest.fixture
 def dev(checkout: Path, tmp_path: Path) -> Dev:
-    """Run a dev.py command; without uv on PATH unless asked."""
-    (tmp_path / "home").mkdir()
+    return dev_of(checkout, tmp_path)
 
-    def run(*words: str, python: str = sys.executable, **environ: str) -> subprocess.CompletedProcess[str]:
-        env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path), **environ}
-        argv = [python, str(checkout / "dev.py"), *words]
-        return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
 
-    return run
+@pytest.fixture(scope="module")
+def made_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose environment is there."""
+    directory = tmp_path_factory.mktemp("made")
+    made = make_checkout(directory / "a checkout")
+    assert dev_of(made, directory)("setup").returncode == 0
+    return made
+
+
+@pytest.fixture
+def made_dev(made_checkout: Path, tmp_path: Path) -> Dev:
+    return dev_of(made_checkout, tmp_path)
 
 
 def test_run_makes_the_environment_once_and_prints_only_what_the_command_prints(dev: Dev, checkout: Path) -> None:
@@ -54,22 +76,21 @@ def test_run_makes_the_environment_once_and_prints_only_what_the_command_prints(
     assert second.stderr == ""
 
 
-def test_run_hands_on_arguments_exit_status_and_directory(dev: Dev, tmp_path: Path) -> None:
-    done = dev("run", "--", "sh", "-c", 'echo "$1" "$PWD"; exit 7', "sh", "two  words")
+def test_run_hands_on_arguments_exit_status_and_directory(made_dev: Dev, tmp_path: Path) -> None:
+    done = made_dev("run", "--", "sh", "-c", 'echo "$1" "$PWD"; exit 7', "sh", "two  words")
 
     assert done.stdout == f"two  words {tmp_path}\n"
     assert done.returncode == 7
 
 
-def test_the_headrace_command_works_in_a_directory_with_a_space(dev: Dev) -> None:
-    done = dev("run", "--", "headrace", "up", "--port", "1")
+def test_the_headrace_command_works_in_a_directory_with_a_space(made_dev: Dev) -> None:
+    done = made_dev("run", "--", "headrace", "up", "--port", "1")
 
     assert done.stdout == "headrace up --port 1\n"
 
 
-def test_an_unknown_program_is_127_and_one_line(dev: Dev) -> None:
-    dev("setup")
-    done = dev("run", "--", "no-such-program")
+def test_an_unknown_program_is_127_and_one_line(made_dev: Dev) -> None:
+    done = made_dev("run", "--", "no-such-program")
 
     assert done.returncode == 127
     assert done.stderr.splitlines() == ["dev.py: no-such-program: command not found"]
@@ -144,6 +165,32 @@ def test_uv_on_path_is_used(dev: Dev, tmp_path: Path) -> None:
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split()[0] for call in calls] == ["venv", "pip"]
     assert "--require-hashes" in calls[1]
+
+
+def test_test_hands_arguments_to_pytest_and_where_its_files_go_is_the_callers_to_say(made_dev: Dev) -> None:
+    done = made_dev("test", "-n", "0", "tests/test_one.py", PYTEST_DEBUG_TEMPROOT="/elsewhere")
+
+    assert done.stdout == "['-n', '0', 'tests/test_one.py'] /elsewhere\n"
+
+
+def test_check_runs_its_programs_side_by_side_and_names_those_that_failed(
+    made_dev: Dev, made_checkout: Path, tmp_path: Path
+) -> None:
+    # mypy waits for pyright, which comes after it.
+    for name, script in (
+        ("ruff", 'echo "ruff $1"'),
+        ("mypy", f"until [ -e {tmp_path}/met ]; do sleep 0.05; done; echo mypy; exit 1"),
+        ("pyright", f"echo pyright; touch {tmp_path}/met"),
+    ):
+        program = made_checkout / ".venv/bin" / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    done = made_dev("check")
+
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["ruff check", "ruff format", "mypy", "pyright"]
+    assert done.stderr.splitlines()[-1] == "check: failed: mypy"
 
 
 @pytest.mark.parametrize(("words", "status"), [((), 2), (("--help",), 0), (("nonsense",), 2)])

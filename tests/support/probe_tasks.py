@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from core.task_types.spec import TaskInput, TaskSpec
+from tests.support.waiting import wait_until
 from workers.context import HandlerContext, PollAgain, RetryableFailure, poll_again
 
 MODULE = "tests.support.probe_tasks"
@@ -138,13 +139,18 @@ def misbehave(input: Misbehave, ctx: HandlerContext) -> Any:
 def kill_thread(input: KillThread, ctx: HandlerContext) -> str:
     _write(input.path, "begin", ctx)
     if ctx.attempt == 1:
-        others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
-        victim = next(thread for thread in others if input.name in (thread.name, type(thread).__name__))
+        # The process may still be starting the thread: a task can come before the last of them.
+        victim = wait_until(lambda: _other_threads(input.name), 20, what=f"{input.name} runs")[0]
         while victim.is_alive():  # again: what it was doing may have caught the first
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(victim.ident or 0), ctypes.py_object(SystemExit))
             time.sleep(0.05)
         time.sleep(30)
     return "survived"
+
+
+def _other_threads(name: str) -> list[threading.Thread]:
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    return [thread for thread in others if name in (thread.name, type(thread).__name__)]
 
 
 class OddBaseException(BaseException):

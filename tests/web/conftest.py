@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from core.app import App, open_app
+from core.app import App
 from core.embedded import Servers
 from core.settings import Settings
 from core.tasks import queues
-from tests.support.databases import fresh_database
-from tests.web.serving import Caller, Site, open_site
+from tests.web.serving import Caller, Site, open_shared_site, open_site
 
 _QUEUES = [f"q{number}" for number in range(50)]
 _queues = iter(_QUEUES)
@@ -23,16 +20,10 @@ _queues = iter(_QUEUES)
 @pytest.fixture(scope="session")
 def site(servers: Servers, server_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
     """Shared: look only at tasks of your own."""
-    directory = tmp_path_factory.mktemp("web")
-    with fresh_database(servers.database_url) as url:
-        settings = server_settings.model_copy(
-            update={"database_url": SecretStr(url), "instance_name": f"w{secrets.token_hex(4)}:", "data_dir": directory}
-        )
-        with open_app(settings) as app:
-            with app.engine.begin() as connection:
-                queues.add(connection, _QUEUES)
-            with open_site(app, directory / "web.log") as opened:
-                yield opened
+    with open_shared_site(servers, server_settings, tmp_path_factory.mktemp("web")) as opened:
+        with opened.app.engine.begin() as connection:
+            queues.add(connection, _QUEUES)
+        yield opened
 
 
 @pytest.fixture

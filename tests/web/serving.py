@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,9 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
+from pydantic import SecretStr
 
-from core.app import App
+from core.app import App, open_app
+from core.embedded import Servers
 from core.settings import Settings, child_environment
+from tests.support.databases import fresh_database
 from tests.support.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -164,3 +168,16 @@ def open_site(app: App, log: Path) -> Generator[Site]:
     key = app.keys.create("test")
     with running_web(app.settings, log) as web:
         yield Site(app, web, Caller(web.url, key.clear_key), key.key_id)
+
+
+@contextmanager
+def open_shared_site(servers: Servers, server_settings: Settings, directory: Path) -> Generator[Site]:
+    """A site on a database of its own, for longer than one test."""
+    with fresh_database(servers.database_url) as url:
+        update = {
+            "database_url": SecretStr(url),
+            "instance_name": f"w{secrets.token_hex(4)}:",
+            "data_dir": directory,
+        }
+        with open_app(server_settings.model_copy(update=update)) as app, open_site(app, directory / "web.log") as site:
+            yield site

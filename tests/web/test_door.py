@@ -60,6 +60,7 @@ def test_the_scheme_is_case_insensitive(site: Site) -> None:
     assert site.caller.with_key("").get("/v1/tasks", Authorization=f"bearer {key}").status == 200
 
 
+@pytest.mark.alone
 def test_a_disabled_key_is_refused_at_once(site: Site) -> None:
     key = site.app.keys.create("short-lived")
     caller = site.caller.with_key(key.clear_key).keep()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 
 import openai
@@ -15,21 +16,24 @@ from core.capabilities import store
 from core.capabilities.directory import FRESH_S
 from core.capabilities.discovery import Discovered, Discoverer
 from core.capabilities.model import Ability, Answer, ListedModel
+from core.embedded import Servers
 from core.providers.model import NewProvider
+from core.settings import Settings
 from core.testing import FakeProvider
 from tests.core.capabilities.conftest import listing
 from tests.support.waiting import wait_until
-from tests.web.serving import Caller, Site, running_web
+from tests.web.serving import Caller, Site, open_shared_site, running_web
 
 NAMES = ("gpt-4o", "text-embedding-3-small", "vendor/with/slashes", "mystery")
 ROUNDS = 10
 
 
-@pytest.fixture
-def provider(own_site: Site) -> Generator[FakeProvider]:
+@contextmanager
+def acme(app: App) -> Generator[FakeProvider]:
+    """A provider that lists NAMES, known to the application."""
     with FakeProvider() as fake:
         fake.fail("/models", listing(*NAMES), times=None)
-        own_site.app.providers.add(NewProvider(name="acme", base_url=fake.url))
+        app.providers.add(NewProvider(name="acme", base_url=fake.url))
         yield fake
 
 
@@ -41,16 +45,29 @@ def sees(caller: Caller, model: str) -> bool:
     return caller.get(f"/v1/models/{model}").status == 200
 
 
+def knowing(site: Site) -> Caller:
+    """A client of the site, which has found acme's models."""
+    discover(site.app)
+    wait_until(lambda: sees(site.caller, "mystery"), what="the web process knows the models")
+    return site.caller
+
+
+@pytest.fixture(scope="module")
+def models(servers: Servers, server_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Generator[Caller]:
+    """A client of a site that knows the models, for tests that change nothing about them."""
+    directory = tmp_path_factory.mktemp("models")
+    with open_shared_site(servers, server_settings, directory) as site, acme(site.app):
+        yield knowing(site)
+
+
 @pytest.fixture
-def models(own_site: Site, provider: FakeProvider) -> Caller:
-    """A client of a site that knows the models."""
-    discover(own_site.app)
-    wait_until(lambda: sees(own_site.caller, "mystery"), what="the web process knows the models")
-    return own_site.caller
+def own_models(own_site: Site) -> Generator[Caller]:
+    with acme(own_site.app):
+        yield knowing(own_site)
 
 
-def test_the_official_client_lists_and_retrieves_models(own_site: Site, models: Caller) -> None:
-    with openai.OpenAI(base_url=f"{own_site.web.url}/v1", api_key=models.key, max_retries=0) as client:
+def test_the_official_client_lists_and_retrieves_models(models: Caller) -> None:
+    with openai.OpenAI(base_url=f"{models.url}/v1", api_key=models.key, max_retries=0) as client:
         listed = list(client.models.list())
         found = {name: client.models.retrieve(name) for name in NAMES}
 
@@ -81,7 +98,7 @@ def test_each_ability_has_an_answer_a_source_and_an_age(models: Caller) -> None:
     assert unknown["pricing"] is None
 
 
-def test_models_are_behind_the_door(own_site: Site, models: Caller) -> None:
+def test_models_are_behind_the_door(models: Caller) -> None:
     for path in ("/v1/models", "/v1/models/gpt-4o"):
         assert models.with_key("").get(path).status == 401
     assert models.get("/v1/models?limit=2").status == 422
@@ -125,7 +142,7 @@ def test_what_is_unknown_passes(models: Caller, model: str) -> None:
     assert models.post("/v1/tasks", chat(model)).status == 202
 
 
-def test_tools_and_pictures_are_asked_for_by_the_input(own_site: Site, models: Caller) -> None:
+def test_tools_and_pictures_are_asked_for_by_the_input(own_site: Site, own_models: Caller) -> None:
     for ability in (Ability.TOOLS, Ability.VISION):
         own_site.app.capability_overrides.set("mystery", ability, Answer.NO)
     tools = chat("mystery", tools=[{"type": "function", "function": {"name": "f"}}])
@@ -133,38 +150,40 @@ def test_tools_and_pictures_are_asked_for_by_the_input(own_site: Site, models: C
     picture = chat("mystery", messages=[{"role": "user", "content": [part]}])
     calls = [{"role": "assistant", "tool_calls": []}, {"role": "user", "content": "hi"}]
 
-    wait_until(lambda: models.post("/v1/tasks", tools).status == 422, what="the first override is known")
-    wait_until(lambda: models.post("/v1/tasks", picture).status == 422, what="the second override is known")
+    wait_until(lambda: own_models.post("/v1/tasks", tools).status == 422, what="the first override is known")
+    wait_until(lambda: own_models.post("/v1/tasks", picture).status == 422, what="the second override is known")
 
-    reply = models.post("/v1/tasks", picture)
+    reply = own_models.post("/v1/tasks", picture)
     assert reply.status == 422
     assert "cannot do vision: the operator said so" in reply.json["detail"]
-    assert models.post("/v1/tasks", chat("mystery", messages=calls)).status == 202
+    assert own_models.post("/v1/tasks", chat("mystery", messages=calls)).status == 202
 
 
-def test_an_override_opens_what_a_name_had_closed_and_its_removal_closes_it(own_site: Site, models: Caller) -> None:
+def test_an_override_opens_what_a_name_had_closed_and_its_removal_closes_it(own_site: Site, own_models: Caller) -> None:
     overrides = own_site.app.capability_overrides
     refused = chat("text-embedding-3-small")
 
     overrides.set("text-embedding-3-small", Ability.CHAT, Answer.YES, provider="acme")
-    wait_until(lambda: models.post("/v1/tasks", refused).status == 202, what="the override is known")
+    wait_until(lambda: own_models.post("/v1/tasks", refused).status == 202, what="the override is known")
     overrides.remove("text-embedding-3-small", Ability.CHAT, provider="acme")
-    wait_until(lambda: models.post("/v1/tasks", refused).status == 422, what="its removal is known")
+    wait_until(lambda: own_models.post("/v1/tasks", refused).status == 422, what="its removal is known")
 
 
-def test_no_of_one_provider_does_not_count_while_another_may(own_site: Site, models: Caller) -> None:
+def test_no_of_one_provider_does_not_count_while_another_may(own_site: Site, own_models: Caller) -> None:
     with FakeProvider() as other:
         own_site.app.providers.add(NewProvider(name="zeta", base_url=other.url))
 
         # Nobody knows what the second one lists.
-        wait_until(lambda: models.post("/v1/tasks", chat("text-embedding-3-small")).status == 202, what="zeta is known")
+        wait_until(
+            lambda: own_models.post("/v1/tasks", chat("text-embedding-3-small")).status == 202, what="zeta is known"
+        )
         own_site.app.providers.disable("zeta")
         wait_until(
-            lambda: models.post("/v1/tasks", chat("text-embedding-3-small")).status == 422, what="zeta is disabled"
+            lambda: own_models.post("/v1/tasks", chat("text-embedding-3-small")).status == 422, what="zeta is disabled"
         )
 
 
-def test_two_processes_serve_a_new_model_when_it_is_announced(own_site: Site, models: Caller) -> None:
+def test_two_processes_serve_a_new_model_when_it_is_announced(own_site: Site, own_models: Caller) -> None:
     """How soon is measured by `dev.py bench capabilities`."""
     log = own_site.web.log.with_name("second.log")
     with running_web(own_site.app.settings, log) as second:

@@ -56,6 +56,7 @@ def test_an_old_version_is_answered_at_once(caller: Caller, site: Site, queue: s
     assert time.monotonic() - began < 1, reply
 
 
+@pytest.mark.alone
 def test_a_waiter_is_woken_by_the_next_version_within_50_ms(caller: Caller, site: Site, queue: str) -> None:
     task_id = caller.enqueue({**NOOP, "queue": queue})
     claimed = claim(site.app, queue=queue)

@@ -30,6 +30,7 @@ def start_delay_s(task: dict[str, str]) -> float:
     return (started - created).total_seconds()
 
 
+@pytest.mark.alone
 def test_an_idle_worker_is_woken_at_once(app: App, owner: KeyId, start_worker: StartWorker) -> None:
     start_worker()
     start_worker()
@@ -91,6 +92,7 @@ def test_slow_tasks_are_claimed_one_by_one(app: App, owner: KeyId, trace: Path, 
     assert query(app, "SELECT DISTINCT version FROM tasks") == [(3,)]  # nothing was claimed ahead and returned
 
 
+@pytest.mark.alone
 def test_one_bell_sets_all_threads_to_work(app: App, owner: KeyId, trace: Path, start_worker: StartWorker) -> None:
     start_worker(threads=6)
     app.tasks.wait(app.tasks.enqueue(DiagnosticNoop(), owner=owner).public_id)

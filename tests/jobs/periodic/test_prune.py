@@ -125,6 +125,7 @@ def test_large_results_go_in_smaller_batches(app: App, owner: str) -> None:
     assert prune.run(context(app)).startswith("archived 2 tasks")
 
 
+@pytest.mark.alone
 def test_claims_and_readers_go_on_while_thousands_are_archived(app: App, owner: str) -> None:
     with app.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE tasks DISABLE TRIGGER ALL")
