@@ -159,11 +159,11 @@ def waiting(connection: sa.Connection, provider: str) -> str | None:
         "INSERT INTO provider_discoveries (provider) VALUES (%(provider)s) ON CONFLICT DO NOTHING",
         {"provider": provider},
     )
-    statement = """
-    SELECT t.public_id FROM (SELECT task_id FROM provider_discoveries WHERE provider = %(provider)s FOR UPDATE) d
-    JOIN tasks t ON t.id = d.task_id WHERE t.state = 'pending' AND t.attempt = 0
-    """
-    found: str | None = connection.exec_driver_sql(statement, {"provider": provider}).scalar()
+    locked = "SELECT task_id FROM provider_discoveries WHERE provider = %(provider)s FOR UPDATE"
+    task_id: UUID | None = connection.exec_driver_sql(locked, {"provider": provider}).scalar_one()
+    # A statement of its own: who waited for the lock would join that row with the tasks as they were before the wait.
+    waits = "SELECT public_id FROM tasks WHERE id = %(task)s AND state = 'pending' AND attempt = 0"
+    found: str | None = connection.exec_driver_sql(waits, {"task": task_id}).scalar()
     return found
 
 
