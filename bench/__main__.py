@@ -2,6 +2,7 @@
 `python -m bench tasks [--json] [--quick] [--only a,b]`: measure, print a table, say which targets are met.
 
 `python -m bench schedules [--json] [--quick]`: what 10,000 hourly schedules cost, watched for ten minutes.
+`python -m bench limiter [--json] [--quick]`: what a decision over limits costs, beside the `limits` library.
 `python -m bench profile`: show where a worker process spends a drain. Exits 0 also when a target is missed.
 """
 
@@ -18,7 +19,7 @@ import redis
 import sqlalchemy
 from rich.console import Console
 
-from bench import profile, schedules
+from bench import limiter, profile, schedules
 from bench.figures import Report
 from bench.load import LoadFailed
 from bench.peer_environment import PeersMissing
@@ -55,6 +56,9 @@ def main(arguments: list[str]) -> int:
     profiled = suites.add_parser("profile", help="where a worker process spends a drain")
     profiled.add_argument("--tasks", type=int, default=30_000, help="enqueued before (30000)")
     profiled.add_argument("--seconds", type=int, default=8, help="how long to sample (8)")
+    limited = suites.add_parser("limiter", help="what a decision over limits costs, beside the limits library")
+    limited.add_argument("--json", action="store_true", help="end with one JSON object")
+    limited.add_argument("--quick", action="store_true", help="one round of 1,000 decisions")
     given = parser.parse_args(arguments)
     os.chdir(CHECKOUT)  # our programs are run as `python -m web`, from here
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -62,6 +66,8 @@ def main(arguments: list[str]) -> int:
         return _profile(console, tasks=given.tasks, seconds=given.seconds)
     if given.suite == "schedules":
         return _schedules(console, quick=given.quick, as_json=given.json)
+    if given.suite == "limiter":
+        return _limiter(console, quick=given.quick, as_json=given.json)
     wanted = [word.strip() for word in given.only.split(",")]
     unknown = sorted(set(wanted) - set(names))
     if unknown:
@@ -91,6 +97,20 @@ def _schedules(console: Console, *, quick: bool, as_json: bool) -> int:
             schedules.run(servers, report, seconds=20 if quick else 600)
         except FAILURES as error:
             report.notes.append(f"schedules failed: {type(error).__name__}: {error}")
+    report.show(console)
+    if as_json:
+        print(json.dumps(report.summary()))
+    return 0
+
+
+def _limiter(console: Console, *, quick: bool, as_json: bool) -> int:
+    report = Report()
+    limiter.expect(report)
+    with open_bench_servers() as servers:
+        try:
+            limiter.run(servers, report, decisions=1_000 if quick else 10_000, rounds=1 if quick else 5)
+        except FAILURES as error:
+            report.notes.append(f"limiter failed: {type(error).__name__}: {error}")
     report.show(console)
     if as_json:
         print(json.dumps(report.summary()))

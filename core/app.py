@@ -14,6 +14,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from core.access.limiter import Fallback, Limiter
+from core.access.limits_of import LimitKeys
+from core.access.local_limiter import LocalLimiter
+from core.access.renewal import ConcurrencyRenewal
+from core.access.settlement import Settlement
 from core.access.virtual_keys import VirtualKeys, changes_channel
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
@@ -47,6 +52,9 @@ class App:
     cache: RedisLink
     bells: RedisBells
     copies: StatusCopies
+    limiter: Limiter
+    limit_keys: LimitKeys
+    renewal: ConcurrencyRenewal
     status_keys: StatusKeys
     types: TaskTypes
     keys: VirtualKeys
@@ -112,7 +120,9 @@ def build_app(settings: Settings) -> App:
     cache = RedisLink(redis_url)
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
-    copies = StatusCopies(cache, status_keys)
+    limit_keys = LimitKeys(settings.instance_name)
+    limiter = Limiter(_used(settings, cache), Fallback(settings.limits_without_redis, LocalLimiter()))
+    copies = StatusCopies(cache, status_keys, Settlement(limiter, limit_keys))
     channel = changes_channel(settings.instance_name)
 
     def announce_key(key_id: KeyId) -> None:
@@ -147,6 +157,9 @@ def build_app(settings: Settings) -> App:
         cache=cache,
         bells=bells,
         copies=copies,
+        limiter=limiter,
+        limit_keys=limit_keys,
+        renewal=ConcurrencyRenewal(engine, limiter, limit_keys, _used(settings, cache)),
         status_keys=status_keys,
         types=types,
         keys=keys,
@@ -193,6 +206,11 @@ def _providers(
         default_key=_clear(settings.provider_api_key),
         announce=announce,
     )
+
+
+def _used(settings: Settings, link: RedisLink) -> RedisLink | None:
+    """None when the settings say to go on as if Redis were away."""
+    return None if settings.cache == "memory" else link
 
 
 def _clear(value: SecretStr | None) -> str | None:

@@ -65,7 +65,7 @@ def main(package: str = "jobs.periodic") -> int:
 
 
 def _run(app: App, sweeper: Sweeper, jobs: Mapping[str, JobSpec], stops: _Stops) -> int:
-    sweeping = Sweeping(sweeper)
+    sweeping = Sweeping(sweeper, app.renewal)
     scheduler = Scheduler(app, jobs)
     while not _started(scheduler):
         if stops.came_within(1.0):
