@@ -3,6 +3,7 @@
 
 `python -m bench schedules [--json] [--quick]`: what 10,000 hourly schedules cost, watched for ten minutes.
 `python -m bench capabilities [--json] [--quick]`: how soon processes serve a new model of a provider with 10,000.
+`python -m bench limiter [--json] [--quick]`: what a decision over limits costs, beside the `limits` library.
 `python -m bench profile`: show where a worker process spends a drain. Exits 0 also when a target is missed.
 """
 
@@ -20,7 +21,7 @@ import redis
 import sqlalchemy
 from rich.console import Console
 
-from bench import capabilities, profile, schedules
+from bench import capabilities, limiter, profile, schedules
 from bench.figures import Report
 from bench.load import LoadFailed
 from bench.peer_environment import PeersMissing
@@ -62,6 +63,9 @@ def main(arguments: list[str]) -> int:
     profiled = suites.add_parser("profile", help="where a worker process spends a drain")
     profiled.add_argument("--tasks", type=int, default=30_000, help="enqueued before (30000)")
     profiled.add_argument("--seconds", type=int, default=8, help="how long to sample (8)")
+    limited = suites.add_parser("limiter", help="what a decision over limits costs, beside the limits library")
+    limited.add_argument("--json", action="store_true", help="end with one JSON object")
+    limited.add_argument("--quick", action="store_true", help="one round of 1,000 decisions")
     given = parser.parse_args(arguments)
     os.chdir(CHECKOUT)  # our programs are run as `python -m web`, from here
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -71,6 +75,8 @@ def main(arguments: list[str]) -> int:
         return _alone("schedules", console, _schedules(quick=given.quick), as_json=given.json)
     if given.suite == "capabilities":
         return _alone("capabilities", console, _capabilities(quick=given.quick), as_json=given.json)
+    if given.suite == "limiter":
+        return _alone("limiter", console, _limiter(quick=given.quick), as_json=given.json)
     wanted = [word.strip() for word in given.only.split(",")]
     unknown = sorted(set(wanted) - set(names))
     if unknown:
@@ -120,6 +126,14 @@ def _alone(name: str, console: Console, measure: Measure, *, as_json: bool) -> i
     if as_json:
         print(json.dumps(report.summary()))
     return 0
+
+
+def _limiter(*, quick: bool) -> Measure:
+    def measure(servers: Servers, report: Report) -> None:
+        limiter.expect(report)
+        limiter.run(servers, report, decisions=1_000 if quick else 10_000, rounds=1 if quick else 5)
+
+    return measure
 
 
 def run(wanted: list[str], *, quick: bool) -> Report:

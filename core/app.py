@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from core.access.parts import Access, build_access
+from core.access.settlement import Settlement
 from core.access.virtual_keys import VirtualKeys
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
@@ -118,7 +119,7 @@ def build_app(settings: Settings) -> App:
     caches = access.caches
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
-    copies = StatusCopies(cache, status_keys)
+    copies = StatusCopies(cache, status_keys, Settlement(access.limiter, access.limit_keys))
 
     def read_queues() -> list[queues.Queue]:
         with database_errors("the queues were not read"), autocommit(engine).connect() as connection:

@@ -65,7 +65,7 @@ def main(package: str = "jobs.periodic") -> int:
 
 
 def _run(app: App, sweeper: Sweeper, jobs: Mapping[str, JobSpec], stops: _Stops) -> int:
-    sweeping = Sweeping(sweeper)
+    sweeping = Sweeping(sweeper, app.access.renewal)
     scheduler = Scheduler(app, jobs)
     while not _started(scheduler):
         if stops.came_within(1.0):
@@ -83,7 +83,7 @@ def _run(app: App, sweeper: Sweeper, jobs: Mapping[str, JobSpec], stops: _Stops)
             logging.shutdown()
             # Leaving in order would wait for the thread that hangs.
             os._exit(CLOCK_STOPPED)
-        if not app.access.watch.is_alive():
+        if not app.access.is_alive():
             logger.critical("the watch of rights died; this process makes room for another")
             status = CLOCK_STOPPED
             break

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator
 
 import uvicorn
 
-from core.access.watch import Watch
+from core.access.parts import Access
 from core.app import App
 from core.errors import Misconfigured
 from web.app import open_web
@@ -117,16 +117,16 @@ async def _serve(app: App, config: uvicorn.Config, listener: socket.socket) -> i
         gc.collect()
         gc.freeze()
         logger.info("listening", extra={"url": url_of(listener)})
-        looking = asyncio.create_task(_look_after(app.access.watch, stop))
+        looking = asyncio.create_task(_look_after(app.access, stop))
         await server.serve(sockets=[listener])
         looking.cancel()
-        status = 0 if app.access.watch.is_alive() else BROKEN_THREAD
+        status = 0 if app.access.is_alive() else BROKEN_THREAD
     logger.info("stopped")
     return status
 
 
-async def _look_after(watch: Watch, stop: Callable[[], None]) -> None:
-    while watch.is_alive():
+async def _look_after(access: Access, stop: Callable[[], None]) -> None:
+    while access.is_alive():
         await asyncio.sleep(LOOK_S)
     logger.critical("the watch of rights died; this process makes room for another")
     stop()

@@ -211,7 +211,7 @@ class WorkerProcess:
             ("ears", self._ears.is_alive),
             ("watch", self._watch.is_alive),
             ("crew", self._crew.is_alive),
-            ("watch of rights", self._app.access.watch.is_alive),
+            ("watch of rights", self._app.access.is_alive),
         ]
 
     def _stop(self, end: End) -> int:

@@ -112,6 +112,7 @@ class Caretaker:
     def __init__(self, app: App) -> None:
         self._engine = autocommit(app.engine)
         self._sweeper = Sweeper(app.engine, app.copies, app.bells, lease_s=app.settings.lease_s)
+        self._renewal = app.access.renewal
         self._queues = app.settings.worker_queues
         self._types = [spec.name for spec in app.types.runnable]
         self._dead: SimpleQueue[WorkerId | None] = SimpleQueue()
@@ -178,6 +179,7 @@ class Caretaker:
             waiting = queues.with_solo_tasks(connection, self._types)
         self._solo_wanted = bool(waiting & set(self._queues) if self._queues else waiting)
         self._sweeper.sweep()
+        self._renewal.tick()
 
     def _try(self, step: Callable[[], None]) -> None:
         try:

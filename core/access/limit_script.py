@@ -202,8 +202,8 @@ return held
 """
 )
 
-# KEYS: tokens, of each reservation. ARGV: now, then per reservation its id and what was used. Answers how many were
-# settled: one that is not there (settled before, or expired) changes nothing.
+# KEYS: tokens, of each reservation. ARGV: now, then per reservation its id and what was used ("": as reserved).
+# Answers how many were settled: one that is not there (settled before, or expired) changes nothing.
 _SETTLE = (
     _COMMON
     + """
@@ -220,7 +220,7 @@ for i, key in ipairs(KEYS) do
       local level, capacity, at = bucket(key, nil)
       if not capacity then level, capacity = tonumber(known), tonumber(known) end
       if cost and capacity > 0 then
-        level = math.max(-capacity, math.min(capacity, level + tonumber(cost) - used))
+        level = math.max(-capacity, math.min(capacity, level + tonumber(cost) - (used or tonumber(cost))))
         put_bucket(key, level, capacity, at)
       end
       settled = settled + 1

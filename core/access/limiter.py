@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.access import limit_script
-from core.access.limit_model import ALLOWED, LEASE_S, Ask, Decision
+from core.access.limit_model import ALLOWED, LARGEST, LEASE_S, Ask, Decision
 from core.access.limit_script import Script
 from core.access.local_limiter import LocalLimiter
 from core.connections import RedisAway, RedisLink, run_script
@@ -41,13 +41,13 @@ class Ended:
     A task that became final.
 
     Args:
-        used: tokens it really took; asked for only when a reservation of it is found.
+        used: tokens it really took, None: as estimated; asked for only when a reservation of it is found.
     """
 
     tokens_key: str
     slots_key: str
     task_id: str
-    used: Callable[[], int]
+    used: Callable[[], int | None]
 
 
 class Fallback:
@@ -124,7 +124,7 @@ class Limiter:
         if self.fallback.local.settle(redis_key, reservation, used):
             return True
         try:
-            settled = self._run(limit_script.SETTLE, [redis_key], [_now(now), reservation, max(0, used)])
+            settled = self._run(limit_script.SETTLE, [redis_key], [_now(now), reservation, min(LARGEST, max(0, used))])
         except RedisAway:
             return False
         return bool(settled)
@@ -184,7 +184,8 @@ class Limiter:
         if held:
             settling: list[str | int | float] = [""]
             for task in held:
-                settling.extend((task.task_id, max(0, task.used())))
+                used = task.used()
+                settling.extend((task.task_id, "" if used is None else min(LARGEST, max(0, used))))
             self._run(limit_script.SETTLE, [task.tokens_key for task in held], settling)
 
     def _run(self, script: Script, keys: list[str], arguments: list[str | int | float]) -> Any:

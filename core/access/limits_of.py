@@ -4,7 +4,9 @@ From what is known at the door to an `Ask`: which limits a request must pass, un
 `{instance}rate_limit:{client}:{route}`           a window of an address and route
 `{instance}vkey_rate:{key id}:{route}`            windows of a key and route, by minute and by day
 `{instance}vkey_rate:{key id}:tokens`             tokens of a key, over all routes
+`{instance}vkey_rate:{key id}:tokens:{day}`       reservations of a key, by day since 1970
 `{instance}vkey_rate:{key id}:concurrency`        tasks of a key that are accepted and not final
+`{instance}vkey_rate:renewal`                     held by who renewed the leases last
 """
 
 from __future__ import annotations
@@ -37,6 +39,11 @@ class LimitKeys:
 
     def concurrency(self, key_id: str) -> str:
         return f"{self._instance}vkey_rate:{key_id}:concurrency"
+
+    @property
+    def renewal(self) -> str:
+        """The lock of `ConcurrencyRenewal`."""
+        return f"{self._instance}vkey_rate:renewal"
 
 
 @dataclass(frozen=True, slots=True)

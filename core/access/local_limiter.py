@@ -81,7 +81,7 @@ class LocalLimiter:
     Thread-safe.
 
     Args:
-        share: how the limits are divided now; no I/O.
+        share: how the limits are divided now; no I/O. A process that learns later who else lives sets the attribute.
         clock: Unix time, seconds. Windows are aligned to it, so that all processes change windows together.
     """
 
@@ -92,7 +92,7 @@ class LocalLimiter:
         clock: Callable[[], float] = time.time,
         scopes: int = SCOPES,
     ) -> None:
-        self._share = share
+        self.share = share
         self._clock = clock
         self._scopes = scopes
         self._phase = SystemRandom().randrange(_WHOLE)
@@ -105,7 +105,7 @@ class LocalLimiter:
     def decide(self, ask: Ask) -> Decision:
         """As the script in Redis does, by this process's share: all or nothing."""
         now = self._clock()
-        share = self._share()
+        share = self.share()
         with self._lock:
             looks: list[tuple[Figures, Callable[[], None]]] = [self._window(w, now, share) for w in ask.windows]
             if ask.tokens is not None:

@@ -26,6 +26,8 @@ from core.access.limits_refresh import LimitsRefresh
 from core.access.local_limiter import LocalLimiter, Share
 from core.access.owners import Owners
 from core.access.peppers import Peppers
+from core.access.renewal import ConcurrencyRenewal
+from core.access.upkeep import Upkeep
 from core.access.virtual_keys import VirtualKeys
 from core.access.watch import Watch
 from core.cache.caches import Caches
@@ -52,6 +54,8 @@ class Access:
     limits_refresh: LimitsRefresh
     limit_keys: LimitKeys
     limiter: Limiter
+    renewal: ConcurrencyRenewal
+    upkeep: Upkeep
     bans: Bans
     ip_filters: IpFilters
     audit: AuditLog
@@ -64,8 +68,14 @@ class Access:
         if is_door:
             self.ip_filters.start()
             self.bans.start()
+            self.upkeep.start()
+
+    def is_alive(self) -> bool:
+        """False: a thread ended by a mistake of ours, and the process must end too (law 10)."""
+        return self.watch.is_alive() and self.upkeep.is_alive()
 
     def close(self) -> None:
+        self.upkeep.close()
         self.watch.close()
         self.ip_filters.close()
         self.bans.close()
@@ -112,6 +122,10 @@ def build_access(settings: Settings, engine: sa.Engine, cache: RedisLink) -> Acc
     peppers = Peppers.parse(pepper)
     keys = VirtualKeys(direct.connect, peppers, announce=changes.relay)
     limit_copies = LimitCopies(caches, instance)
+    limit_keys = LimitKeys(instance)
+    used = cache if uses_redis else None
+    limiter = Limiter(used, _fallback(settings.limits_without_redis, watch))
+    renewal = ConcurrencyRenewal(engine, limiter, limit_keys, used)
     key_limits = KeyLimits(keys.find_many, copy=limit_copies.copy, write=limit_copies.write)
     return Access(
         changes=changes,
@@ -125,8 +139,10 @@ def build_access(settings: Settings, engine: sa.Engine, cache: RedisLink) -> Acc
         key_limits=key_limits,
         limit_copies=limit_copies,
         limits_refresh=LimitsRefresh(direct.connect, peppers, tell=changes.tell, write=limit_copies.write),
-        limit_keys=LimitKeys(instance),
-        limiter=Limiter(cache if uses_redis else None, _fallback(settings.limits_without_redis, watch)),
+        limit_keys=limit_keys,
+        limiter=limiter,
+        renewal=renewal,
+        upkeep=Upkeep([key_limits.tick, renewal.tick]),
         bans=_bans(settings, engine, cache, changes.relay),
         ip_filters=IpFilters(engine, key_exists=keys.exists, relay=changes.relay),
         audit=AuditLog(engine),

@@ -185,11 +185,19 @@ def _weight(status: Status) -> int:
 
 
 class StatusCopies:
-    """The copies in Redis, for synchronous code: writers announce after a commit, readers fill."""
+    """
+    The copies in Redis, for synchronous code: writers announce after a commit, readers fill.
 
-    def __init__(self, link: RedisLink, keys: StatusKeys) -> None:
+    Args:
+        ended: told of the final tasks among the announced ones, at least once each while Redis answers.
+    """
+
+    def __init__(
+        self, link: RedisLink, keys: StatusKeys, ended: Callable[[Sequence[Task]], None] = lambda _: None
+    ) -> None:
         self._link = link
         self._keys = keys
+        self._ended = ended
 
     def now_ms(self) -> int | None:
         """Redis time for `as_of`, to be read before the row is; None with Redis away."""
@@ -237,13 +245,23 @@ class StatusCopies:
         False when Redis was away and nobody was told.
         """
         ids: list[PublicId] = []
+        ended: list[Task] = []
         arguments: list[int | str | bytes] = ["wake"]
         for task in tasks:
             ids.append(task.public_id)
             stamp = task.stamp
-            value = encode(status_of(task), 0) if task.state.is_final else b""
+            value = b""
+            if task.state.is_final:
+                value = encode(status_of(task), 0)
+                ended.append(task)
             arguments.extend((stamp.version, stamp.changed_us, "", value))
-        return not ids or self._run(ids, arguments)
+        if not ids:
+            return True
+        if not self._run(ids, arguments):
+            return False
+        if ended:
+            self._ended(ended)
+        return True
 
     def _run(self, ids: Sequence[PublicId], arguments: list[int | str | bytes]) -> bool:
         keys = [self._keys.of(public_id) for public_id in ids]
