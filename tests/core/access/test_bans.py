@@ -29,6 +29,11 @@ NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture
+def app(emptied: App) -> App:
+    return emptied
+
+
+@pytest.fixture
 def bans(app: App) -> Generator[Bans]:
     with bans_of(app.settings, app.engine) as made:
         made.reload()

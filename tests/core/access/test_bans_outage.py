@@ -20,6 +20,11 @@ NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture
+def app(emptied: App) -> App:
+    return emptied
+
+
+@pytest.fixture
 def gate(app: App) -> Generator[Gate]:
     assert app.settings.database_url is not None
     with gate_to(app.settings.database_url.get_secret_value()) as made:

@@ -32,6 +32,11 @@ def made(engine: sa.Engine, app: App) -> IpFilters:
 
 
 @pytest.fixture
+def app(emptied: App) -> App:
+    return emptied
+
+
+@pytest.fixture
 def filters(app: App) -> Generator[IpFilters]:
     """The web process's."""
     found = made(app.engine, app)
