@@ -19,7 +19,7 @@ _BODY_PROBLEMS = (400, 408, 413, 415)
 _MEANINGS = {
     400: "The body is not JSON.",
     401: "Not the admin key.",
-    403: "No admin key is set for this server.",
+    403: "The address is banned or refused by an IP filter, or no admin key is set for this server.",
     404: "There is none of this name or id.",
     408: "The body did not arrive in time.",
     409: "The present state does not allow it.",

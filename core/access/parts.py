@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from core.access import ip_filters
 from core.access.addresses import TrustedProxies
 from core.access.audit import AuditLog
 from core.access.authenticator import Authenticator
@@ -144,7 +145,12 @@ def build_access(settings: Settings, engine: sa.Engine, cache: RedisLink) -> Acc
         renewal=renewal,
         upkeep=Upkeep([key_limits.tick, renewal.tick]),
         bans=_bans(settings, engine, cache, changes.relay),
-        ip_filters=IpFilters(engine, key_exists=keys.exists, relay=changes.relay),
+        ip_filters=IpFilters(
+            engine,
+            key_exists=keys.exists,
+            relay=changes.relay,
+            cache=caches.add(ip_filters.spec(instance), lambda _: ip_filters.load_rules(engine)),
+        ),
         audit=AuditLog(engine),
     )
 

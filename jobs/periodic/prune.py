@@ -1,5 +1,5 @@
 """
-Archive final tasks, delete archived ones, forget old runs.
+Archive final tasks, delete archived ones, forget old runs, bans and acts of operators.
 
 Batches of 500 in transactions of their own, by ascending id, with a pause as long as the batch took: claims never wait.
 idempotent: a task is in one of the two tables; what a first attempt has moved, a second does not find.
@@ -37,7 +37,10 @@ def run(ctx: JobContext) -> str:
     archived = _archive(ctx, now - timedelta(days=settings.archive_after_days)) if settings.archive_after_days else 0
     deleted = _delete(ctx, now - timedelta(days=settings.delete_after_days)) if settings.delete_after_days else 0
     forgotten = _forget_runs(ctx, now - timedelta(days=RUNS_KEPT_DAYS))
-    return f"archived {archived} tasks, deleted {deleted}, forgot {forgotten} runs"
+    bans = _until_none(ctx, ctx.app.access.bans.forget_old)
+    acts = _until_none(ctx, ctx.app.access.audit.forget_old)
+    said = f"archived {archived} tasks, deleted {deleted}, forgot {forgotten} runs"
+    return f"{said}, {bans} bans, {acts} acts" if bans or acts else said
 
 
 def _archive(ctx: JobContext, before: datetime) -> int:
@@ -67,6 +70,14 @@ def _forget_runs(ctx: JobContext, before: datetime) -> int:
             return total
         total += count
         ctx.pause(LEAST_PAUSE_S)
+
+
+def _until_none(ctx: JobContext, forget: Callable[[], int]) -> int:
+    total = 0
+    while count := forget():
+        total += count
+        ctx.pause(LEAST_PAUSE_S)
+    return total
 
 
 def _in_batches(ctx: JobContext, step: Callable[[sa.Connection], list[PublicId] | None]) -> int:

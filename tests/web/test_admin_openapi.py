@@ -144,6 +144,34 @@ def test_answers_about_schedules_are_as_described(admin: Caller, site: Site, doc
     assert_described(document, one, "delete", admin.send("DELETE", path))
 
 
+def test_answers_about_the_door_are_as_described(admin: Caller, document: Json) -> None:
+    bans, ban = "/v1/admin/bans", "/v1/admin/bans/{ip}"
+    address = f"2001:db8:{secrets.token_hex(2)}::"
+    assert_described(document, bans, "post", admin.post(bans, {"ip": address, "reason": "x"}))
+    assert_described(document, bans, "post", admin.post(bans, {"ip": "x", "reason": "x"}))
+    assert_described(document, bans, "get", admin.get(bans))
+    assert_described(document, ban, "get", admin.get(f"{bans}/{address}"))
+    assert_described(document, ban, "delete", admin.send("DELETE", f"{bans}/{address}"))
+    assert_described(document, ban, "delete", admin.send("DELETE", f"{bans}/{address}"))
+
+    rules, rule = "/v1/admin/ip-filters", "/v1/admin/ip-filters/{id}"
+    new = {"action": "deny", "cidr": f"{address}/64"}
+    made = admin.post(rules, new)
+    path = f"{rules}/{made.json['id']}"
+    assert_described(document, rules, "post", made)
+    assert_described(document, rules, "post", admin.post(rules, new))
+    assert_described(document, rules, "get", admin.get(rules))
+    assert_described(document, rules + "/check", "get", admin.get(f"{rules}/check?ip={address}1"))
+    assert_described(document, rules + "/check", "get", admin.get(f"{rules}/check?ip=192.0.2.1"))
+    assert_described(document, rule, "get", admin.get(path))
+    patch = json.dumps({"note": "y"}).encode()
+    assert_described(document, rule, "patch", admin.send("PATCH", path, patch, {"Content-Type": "application/json"}))
+    assert_described(document, rule, "delete", admin.send("DELETE", path))
+    assert_described(document, rule, "get", admin.get(path))
+
+    assert_described(document, "/v1/admin/audit", "get", admin.get("/v1/admin/audit"))
+
+
 def test_answers_about_jobs_are_as_described(admin: Caller, site: Site, document: Json) -> None:
     job = JobSpec(name=f"described-{secrets.token_hex(4)}", run=greet, every=timedelta(hours=1))
     path, one = f"/v1/admin/jobs/{job.name}", "/v1/admin/jobs/{name}"

@@ -177,6 +177,21 @@ def test_old_runs_are_forgotten_and_open_ones_kept(app: App) -> None:
     assert {row[0] for row in query(app, "SELECT outcome FROM schedule_runs")} == {"waiting", "failed"}
 
 
+def test_bans_and_acts_that_nobody_needs_are_forgotten(app: App) -> None:
+    with app.engine.begin() as connection:
+        connection.exec_driver_sql(
+            """INSERT INTO bans SELECT network::cidr, 'x', 10, 0, 1, now() - interval '9 days', now() - ago::interval
+            FROM (VALUES ('203.0.113.1', '8 days'), ('203.0.113.2', '6 days')) AS v(network, ago)"""
+        )
+        connection.exec_driver_sql(
+            """INSERT INTO audit_log (id, at, actor, action)
+            SELECT gen_random_uuid(), now() - interval '366 days', 'admin-key', 'x' FROM generate_series(1, 700)"""
+        )
+
+    assert prune.run(context(app)).endswith("1 bans, 700 acts")
+    assert query(app, "SELECT network::text FROM bans") == [("203.0.113.2/32",)]
+
+
 def test_a_stop_ends_it_between_two_batches(app: App, owner: str) -> None:
     final_task(app, owner, days_ago=8)
     ctx = context(app)

@@ -1,4 +1,4 @@
-"""One database for all tests of a file here, emptied before each: what they need of it is small."""
+"""One database for all tests of a file that asks for `emptied`, emptied before each: what they need of it is small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.databases import fresh_database
 
 
 @pytest.fixture(scope="module")
-def shared_app(servers: Servers, server_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Generator[App]:
+def file_app(servers: Servers, server_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Generator[App]:
     with fresh_database(servers.database_url) as url:
         settings = server_settings.model_copy(
             update={
@@ -31,20 +31,16 @@ def shared_app(servers: Servers, server_settings: Settings, tmp_path_factory: py
 
 
 @pytest.fixture
-def app(shared_app: App, store: redis.Redis) -> App:
+def emptied(file_app: App, store: redis.Redis) -> App:
     store.flushdb()
-    with shared_app.engine.begin() as connection:
+    with file_app.engine.begin() as connection:
         connection.exec_driver_sql("TRUNCATE bans, ip_filters, access_changes, audit_log")
-    return shared_app
+    return file_app
 
 
 @pytest.fixture
-def settings(shared_app: App) -> Settings:
-    return shared_app.settings
-
-
-@pytest.fixture
-def store(shared_app: App) -> Generator[redis.Redis]:
-    assert shared_app.settings.redis_url is not None
-    with redis.Redis.from_url(shared_app.settings.redis_url.get_secret_value()) as connection:
+def store(file_app: App) -> Generator[redis.Redis]:
+    """The Redis of `emptied`."""
+    assert file_app.settings.redis_url is not None
+    with redis.Redis.from_url(file_app.settings.redis_url.get_secret_value()) as connection:
         yield connection

@@ -21,11 +21,16 @@ from core.access.failed_logins import MOST_LOCAL
 from core.app import App
 from core.errors import InvalidRequest
 from core.settings import child_environment
-from tests.core.access.addresses.clients import age, bans_of, changes, client, fail, in_hours, rows, stored
+from tests.core.access.clients import age, bans_of, changes, client, fail, in_hours, rows, stored
 from tests.support.processes import python
 
 GUESSER = "203.0.113.7"
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def app(emptied: App) -> App:
+    return emptied
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from core.cache.caches import Caches
 from core.connections import connect_database
 from core.errors import InvalidRequest, Unavailable
 from core.events.access import IpFiltersChanged, change_of
-from tests.core.access.addresses.clients import stored
-from tests.core.access.addresses.gate import Gate, gate_to
+from tests.core.access.clients import stored
+from tests.core.access.gate import Gate, gate_to
 from tests.support.waiting import wait_until
 
 ADDRESS = ip_address("203.0.113.7")
@@ -29,6 +29,11 @@ ADDRESS = ip_address("203.0.113.7")
 
 def made(engine: sa.Engine, app: App) -> IpFilters:
     return IpFilters(engine, key_exists=app.keys.exists, relay=lambda: None)
+
+
+@pytest.fixture
+def app(emptied: App) -> App:
+    return emptied
 
 
 @pytest.fixture

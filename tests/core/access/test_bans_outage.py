@@ -11,12 +11,17 @@ from core.access.bans import Bans
 from core.app import App
 from core.connections import connect_database
 from core.errors import StoreUnavailable
-from tests.core.access.addresses.clients import bans_of, client, fail, rows
-from tests.core.access.addresses.gate import Gate, gate_to
+from tests.core.access.clients import bans_of, client, fail, rows
+from tests.core.access.gate import Gate, gate_to
 from tests.support.waiting import wait_until
 
 GUESSER = "203.0.113.7"
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def app(emptied: App) -> App:
+    return emptied
 
 
 @pytest.fixture

@@ -13,6 +13,11 @@ from core.errors import InvalidRequest
 
 
 @pytest.fixture
+def app(emptied: App) -> App:
+    return emptied
+
+
+@pytest.fixture
 def audit(app: App) -> AuditLog:
     return AuditLog(app.engine)
 
