@@ -22,7 +22,7 @@ from core.connections import REDIS_PAUSE_S, REDIS_TIMEOUT_S
 from web.answers import Headers
 from web.redis_connection import FAILURES, RedisConnection
 
-MOST = 64  # asks in one call: about a millisecond of Redis
+MOST = 16  # asks in one call: a millisecond of Redis, in which nobody else is served
 MOST_WAITING = 4096  # beyond it Redis is too slow for what comes in
 
 

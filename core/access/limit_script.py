@@ -6,7 +6,7 @@ one has room, so a refusal takes nothing; the time to live is set in the same ca
 
 - windows, a hash: field `rpm` = `{number of the window} {count in it} {count in the one before}`. It lives to the end
   of the window after the present one, since a count weighs until then. That end is fixed: no write moves it.
-- tokens, a hash: `level` at time `at` of `capacity`. It lives until the bucket is full again, at most two minutes.
+- tokens, a string: `{level} {at, Unix time} {capacity}`. It lives until the bucket is full again, at most two minutes.
 - reservations, a hash for each day (UTC): id = `{tokens} {capacity}`. It lives to the end of the next day.
 - concurrency, a sorted set: lease id by the Unix time at which it ends. It lives as long as the last lease.
 
@@ -34,11 +34,11 @@ end
 local function whole(number) return string.format('%.0f', number) end
 
 -- Another type under our name is junk: it goes, and must not stop the other asks of the batch.
-local function read(key, ...)
-  local found = redis.pcall('HMGET', key, ...)
-  if found.err then
+local function read(command, key, ...)
+  local found = redis.pcall(command, key, ...)
+  if type(found) == 'table' and found.err then
     redis.call('DEL', key)
-    found = {}
+    found = command == 'HMGET' and {}
   end
   return found
 end
@@ -52,9 +52,8 @@ end
 local DAY = 86400
 
 local function bucket(key, capacity)
-  local found = read(key, 'level', 'at', 'capacity')
-  local level, at = tonumber(found[1] or nil), tonumber(found[2] or nil)
-  capacity = capacity or tonumber(found[3] or nil)
+  local level, at, known = string.match(read('GET', key) or '', '^(%S+) (%S+) (%d+)$')
+  level, at, capacity = tonumber(level), tonumber(at), capacity or tonumber(known)
   if not level or not at then return capacity, capacity end
   if at - now > 60 then at = now end
   return math.min(capacity, level + math.max(0, now - at) * capacity / 60), capacity, math.max(at, now)
@@ -65,9 +64,8 @@ local function put_bucket(key, level, capacity, at)
     redis.call('DEL', key)
     return
   end
-  redis.call('HSET', key, 'level', string.format('%.17g', level), 'at', string.format('%.17g', at or now),
-    'capacity', whole(capacity))
-  redis.call('PEXPIRE', key, whole(math.max(1, math.ceil((capacity - level) * 60000 / capacity))))
+  redis.call('SET', key, string.format('%.17g %.17g %.0f', level, at or now, capacity),
+    'PX', whole(math.max(1, math.ceil((capacity - level) * 60000 / capacity))))
 end
 """
 
@@ -87,10 +85,11 @@ end
 local function look_window(key)
   local name, limit, size, cost = take(), tonumber(take()), tonumber(take()), tonumber(take())
   local number, at, count, before = math.floor(now / size), now, 0, 0
-  local stored = read(key, name)[1]
+  local stored, begins = read('HMGET', key, name)[1], true
   if stored then
     local n, c, b = string.match(stored, '^(%d+) (%d+) (%d+)$')
     n, c, b = tonumber(n), tonumber(c), tonumber(b)
+    begins = n ~= number
     if n == number then count, before = c, b
     elseif n == number - 1 then before = c
     elseif n == number + 1 then number, at, count, before = n, n * size, c, b end
@@ -107,7 +106,8 @@ local function look_window(key)
   local function write()
     if cost <= 0 then return end
     redis.call('HSET', key, name, whole(number) .. ' ' .. whole(count + cost) .. ' ' .. whole(before))
-    live(key, math.ceil(((number + 2) * size - now) * 1000))
+    -- The end was fixed by the first write of the window.
+    if begins then live(key, math.ceil(((number + 2) * size - now) * 1000)) end
   end
   return weighed + cost <= limit, limit - weighed, math.ceil(ends_in), math.floor(math.max(0, wait)) + 1, write
 end
@@ -144,8 +144,10 @@ local function look_slots(key)
     busy = 0
   end
   local function write()
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.17g', now))
-    redis.call('ZREMRANGEBYSCORE', key, '(' .. to, '+inf')
+    if redis.call('ZCARD', key) > busy then
+      redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.17g', now))
+      redis.call('ZREMRANGEBYSCORE', key, '(' .. to, '+inf')
+    end
     local ends = string.format('%.17g', now + lease)
     for _, id in ipairs(leases) do redis.call('ZADD', key, ends, id) end
     if #leases > 0 then live(key, math.ceil(lease * 1000)) end
@@ -192,7 +194,7 @@ for owner = 1, #KEYS / 2 do
   for day = today - 1, today + 1 do
     local key = tokens .. ':' .. whole(day)
     if tokens ~= '' and redis.call('EXISTS', key) == 1 then
-      for i, cost in pairs(read(key, unpack(ids))) do
+      for i, cost in pairs(read('HMGET', key, unpack(ids))) do
         if cost then held[#held + 1] = ids[i] end
       end
     end
@@ -213,7 +215,7 @@ for i, key in ipairs(KEYS) do
   local today = math.floor(now / DAY)
   for day = today - 1, today + 1 do
     local held = key .. ':' .. whole(day)
-    local value = read(held, id)[1]
+    local value = read('HMGET', held, id)[1]
     if value then
       redis.call('HDEL', held, id)
       local cost, known = string.match(value, '^(%d+) (%d+)$')

@@ -152,11 +152,13 @@ def test_huge_limits_and_costs_are_counted(limiter: Limiter) -> None:
 
 
 def test_a_clock_that_goes_back_loosens_nothing(limiter: Limiter) -> None:
-    ask = Ask((rpm(limit=5),), tokens(20))
-    assert used_up(limiter, ask).refused_by == "rpm"
+    window, bucket = Ask((rpm(limit=5),)), Ask((), tokens(20))
+    assert used_up(limiter, window).refused_by == "rpm"
+    assert used_up(limiter, bucket).refused_by == "tpm"
 
     for back in (0.5, 10, 59, 60):
-        assert not limiter.decide(ask, now=NOW - back).allowed
+        assert not limiter.decide(window, now=NOW - back).allowed
+        assert not limiter.decide(bucket, now=NOW - back).allowed
     # A leap of an hour cannot be told from a clock that was wrong before: it counts anew, and does not lock out.
     assert limiter.decide(Ask((rpm(limit=5),)), now=NOW - 3600).allowed
 
@@ -186,7 +188,7 @@ def test_junk_under_our_names_is_replaced(limiter: Limiter, link: RedisLink) -> 
     assert limiter.decide(Ask((rpm(), rpd()), tokens(10, held=("a",)), slots("a"))).allowed
 
     link.client.hset("k", "rpm", "not three numbers")
-    link.client.hset("t", mapping={"level": "x", "at": "y"})
+    link.client.set("t", "x y z")
     assert limiter.decide(Ask((rpm(),), tokens(10))).allowed
 
 

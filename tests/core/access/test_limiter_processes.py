@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.connections import RedisLink
-from core.embedded import Servers
+from core.embedded import Servers, open_servers
+from core.settings import load_settings
 from tests.support.processes import python
+from tests.support.waiting import wait_until
+from tests.web.frozen import OwnServers
 
 _PROCESS = """
 import json, sys, threading, time
@@ -120,3 +125,31 @@ def test_processes_that_do_not_know_their_place_stay_within_one_request_each() -
         for limit in (1, 2, 50, 100):
             answers = fire({"each": 20, "windows": [["rpd", f"k{limit}", limit, 86_400]]})
             assert limit - 3 < sum(answer["passed"] for answer in answers) < limit + 3
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Generator[tuple[str, OwnServers]]:
+    """A Redis that a test may take away."""
+    with open_servers(load_settings({}, data_dir=tmp_path / "own")) as settings:
+        assert settings.redis_url is not None
+        yield settings.redis_url.get_secret_value(), OwnServers(settings)
+
+
+def test_when_redis_goes_at_most_twice_the_limit_passes_and_later_it_decides_again(
+    own_redis: tuple[str, OwnServers],
+) -> None:
+    url, servers = own_redis
+    order = {"each": 10, "windows": [["rpd", "k", 50, 86_400]]}
+    with processes(url) as fire:
+        assert sum(answer["passed"] for answer in fire(order)) == 50
+        with servers.ended("valkey"):
+            away = [answer for _ in range(5) for answer in fire(order)]
+            assert sum(answer["passed"] for answer in away) == 50
+            assert all(answer["local"] == answer["passed"] for answer in away)
+
+        def redis_decides() -> bool:
+            other = {"each": 1, "windows": [["rpd", f"later{time.monotonic()}", 6, 86_400]]}
+            answers = fire(other)
+            return sum(answer["local"] for answer in answers) == 0 and sum(a["passed"] for a in answers) == 6
+
+        wait_until(redis_decides, 20, every=0.3, what="redis decides again")
