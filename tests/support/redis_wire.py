@@ -24,7 +24,7 @@ def heard_commands(url: str) -> Generator[list[dict[str, Any]]]:
     mark = secrets.token_hex(8)
     with redis.Redis.from_url(url) as client, redis.Redis.from_url(url) as other:
         other.ping()
-        with client.monitor() as monitor:  # type: ignore[no-untyped-call]  # redis-py 8.1 leaves it untyped
+        with client.monitor() as monitor:
             yield found
             other.echo(mark)
             while True:
