@@ -126,7 +126,7 @@ class Cache(Generic[V]):
             self._missing.drop([id])
             flight = self._flights.get(id)
             if flight is not None:
-                flight.was_dropped = True
+                flight.is_void = True
         try:
             epoch = self._epoch()
             if self._uses_redis(epoch) and not self._redis.put(id, value, epoch=epoch):
@@ -151,15 +151,17 @@ class Cache(Generic[V]):
                 dropped = self._memory.clear()
                 self._missing.clear()
                 for flight in self._flights.values():
-                    flight.drop(None)
+                    flight.is_void = True
                 self._flights.clear()
             else:
+                for id in ids:
+                    # Told again: whoever set out since the first time brings nothing older.
+                    is_news = newer_than is None or newer_than > self._memory.floor(id)
+                    if is_news and id in self._flights:
+                        # Void for good: out of this table it would not hear of the next drop.
+                        self._flights.pop(id).is_void = True
                 dropped = self._memory.drop(ids, newer_than=newer_than)
                 self._missing.drop(ids)
-                for id in ids:
-                    flight_of = self._flights.pop(id, None)
-                    if flight_of is not None:
-                        flight_of.drop(newer_than)
         if dropped:
             self.counters.invalidated(reason, dropped)
 
@@ -263,7 +265,7 @@ class Cache(Generic[V]):
         """An entry answers, unless a drop was heard since, or of a later version."""
         if reading.value is None or flight.is_void:
             return False
-        return self.spec.version(reading.value) >= max(flight.floor, self._memory.floor(id))
+        return self.spec.version(reading.value) >= self._memory.floor(id)
 
     def _timed_load(self, id: str) -> V | None:
         began = time.monotonic()
@@ -277,7 +279,7 @@ class Cache(Generic[V]):
 
     def _store(self, id: str, value: V, flight: Flight[V], *, drop: str, token: str, epoch: str | None) -> bool:
         """Into Redis, giving the lock back; False: it is old there, so it must not go into memory either."""
-        if self._is_dropped(flight, value) or self._epoch() != epoch:
+        if flight.is_void or self._epoch() != epoch:
             self.counters.refused_writes.add()
             self._release(id, token)
             return False
@@ -289,17 +291,14 @@ class Cache(Generic[V]):
             self.counters.refused_writes.add()
         return stored
 
-    def _is_dropped(self, flight: Flight[V], value: V) -> bool:
-        return flight.is_void or self.spec.version(value) < flight.floor
-
     def _keep(self, id: str, value: V, flight: Flight[V], *, is_current: bool) -> None:
         with self._lock:
-            if is_current and not self._is_dropped(flight, value):
+            if is_current and not flight.is_void:
                 self._memory.put(id, value)
 
     def _keep_missing(self, id: str, flight: Flight[V], *, is_current: bool) -> None:
         with self._lock:
-            if flight.was_dropped:
+            if flight.is_void:
                 return
             self._memory.drop([id])
             if self.spec.negative_s and is_current:

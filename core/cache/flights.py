@@ -20,27 +20,16 @@ WAIT_S = 15.0  # longer than any statement may take
 class Flight(Generic[V]):
     """
     Attributes:
-        floor: the least version that may be stored of what it brings.
-        is_void: nothing of it may be stored.
-        was_dropped: "there is none" may not be stored.
+        is_void: something was dropped meanwhile, so what it brings answers who waits and is stored nowhere.
         is_asked: somebody waits for it; False: it only makes a stale entry fresh.
     """
 
-    __slots__ = ("_landing", "floor", "is_asked", "is_void", "was_dropped")
+    __slots__ = ("_landing", "is_asked", "is_void")
 
     def __init__(self, *, is_asked: bool) -> None:
         self.is_asked = is_asked
-        self._landing: Future[V | None] = Future()
-        self.floor = 0
         self.is_void = False
-        self.was_dropped = False
-
-    def drop(self, newer_than: int | None) -> None:
-        self.was_dropped = True
-        if newer_than is None:
-            self.is_void = True
-        else:
-            self.floor = max(self.floor, newer_than)
+        self._landing: Future[V | None] = Future()
 
     def land(self, value: V | None) -> None:
         self._landing.set_result(value)

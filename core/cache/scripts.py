@@ -15,8 +15,7 @@ import redis
 
 from core.connections import run_script
 
-TOMBSTONE_MS = 60_000  # longer than any load: what a slow reader brings later than this, the backstop has dropped
-
+# A tombstone lives 60 s, longer than any load.
 # head(key) -> version (-1: nothing of ours is there), whether it is a tombstone, the drop that left it ("": none).
 # Another type under our name is junk and goes.
 HEAD = """
@@ -31,7 +30,8 @@ end
 """
 
 # tombstone(key, version or nil, drop or '') -> 1 when something changed. With a version: what is as new stays. Without
-# one, anything goes, but what is known of the version of a row stays known.
+# one, anything goes, but what is known of the version of a row stays known. The lock of a load that is out goes too:
+# what it brings is old, and who asks from now on need not wait for it.
 TOMBSTONE_FUNCTION = (
     HEAD
     + """
@@ -42,6 +42,7 @@ local function tombstone(key, version, drop)
   local text = '{"version":' .. string.format('%.0f', version) .. ',"tombstone":true'
   if drop ~= '' then text = text .. ',"drop":"' .. drop .. '"' end
   redis.call('SET', key, text .. '}', 'PX', 60000)
+  redis.call('DEL', key .. ':lock')
   return 1
 end
 """

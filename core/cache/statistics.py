@@ -14,7 +14,6 @@ has a number and counts once, however often it had to be sent; what is not sent 
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +21,6 @@ from threading import Lock
 from typing import Any, cast
 
 import orjson
-import redis
 
 from core.cache.counters import Counters
 from core.cache.figures import Counts, Figures, added, figures_of
@@ -30,16 +28,35 @@ from core.cache.scripts import Script
 from core.connections import RedisAway, RedisLink
 from core.errors import Unavailable
 
-logger = logging.getLogger(__name__)
-
 SEND_EVERY_S = 5.0
 PREFIX = "conduit:cache:stats:"
+
+# Somebody else's value under a name of ours goes: nothing could be counted there. So nothing below can fail half-way.
+_OURS = """
+local function ours(key, kind)
+  local there = redis.call('TYPE', key).ok
+  if there ~= kind and there ~= 'none' then redis.call('DEL', key) end
+  return key
+end
+local function whole(text) return text and string.match(text, '^%d+$') end
+local function totals(stats)
+  for _, total in ipairs({'hits', 'misses', 'invalidations'}) do
+    local key = ours(stats .. total, 'string')
+    if not whole(redis.call('GET', key)) then redis.call('DEL', key) end
+  end
+  ours(stats .. 'reset_time', 'string')
+  ours(stats .. 'processes', 'zset')
+  ours(stats .. 'caches', 'set')
+end
+"""
 
 # KEYS: PREFIX. ARGV: process, number of the message, now, and
 # {"hits": 7, "misses": 1, "invalidations": 0, "caches": {name: counts}}.
 _SEND = Script(
-    """
+    _OURS
+    + """
 local stats, process = KEYS[1], ARGV[1]
+totals(stats)
 local now = redis.call('TIME')[1]
 redis.call('ZADD', stats .. 'processes', now, process)
 redis.call('ZREMRANGEBYSCORE', stats .. 'processes', '-inf', now - 60)
@@ -52,8 +69,9 @@ for _, total in ipairs({'hits', 'misses', 'invalidations'}) do
 end
 for name, counts in pairs(counted.caches) do
   redis.call('SADD', stats .. 'caches', name)
-  local key = stats .. 'cache:' .. name
+  local key = ours(stats .. 'cache:' .. name, 'hash')
   for field, count in pairs(counts) do
+    if not whole(redis.call('HGET', key, field)) then redis.call('HDEL', key, field) end
     if field ~= 'load_max_us' then
       redis.call('HINCRBY', key, field, count)
     elseif count > tonumber(redis.call('HGET', key, field) or 0) then
@@ -68,8 +86,10 @@ return 1
 # KEYS: PREFIX. ARGV: "" to read, else the new reset time. {hits, misses, invalidations, reset time, age of the oldest
 # sender's last message, {name, {field, count, ...}}, ...}; with a new reset time all is gone after that.
 _READ = Script(
-    """
+    _OURS
+    + """
 local stats = KEYS[1]
+totals(stats)
 local oldest = redis.call('ZRANGE', stats .. 'processes', 0, 0, 'WITHSCORES')[2]
 local found = {}
 for i, total in ipairs({'hits', 'misses', 'invalidations', 'reset_time'}) do
@@ -77,7 +97,7 @@ for i, total in ipairs({'hits', 'misses', 'invalidations', 'reset_time'}) do
 end
 found[5] = oldest and math.max(0, redis.call('TIME')[1] - oldest) or 0
 for _, name in ipairs(redis.call('SMEMBERS', stats .. 'caches')) do
-  found[#found + 1] = {name, redis.call('HGETALL', stats .. 'cache:' .. name)}
+  found[#found + 1] = {name, redis.call('HGETALL', ours(stats .. 'cache:' .. name, 'hash'))}
   if ARGV[1] ~= '' then redis.call('DEL', stats .. 'cache:' .. name) end
 end
 if ARGV[1] ~= '' then
@@ -169,9 +189,6 @@ class Statistics:
                 _SEND.run(client, [PREFIX], arguments)
         except RedisAway:
             return False
-        except redis.ResponseError as error:  # somebody else's value under a name of ours
-            logger.warning("figures of the caches were not stored", extra={"reason": str(error)})
-            return False
         self._message = {}
         return True
 
@@ -212,7 +229,8 @@ class Statistics:
 
 
 def _counts(fields: list[bytes]) -> dict[str, int]:
-    return {name.decode(): int(count) for name, count in zip(fields[::2], fields[1::2], strict=True)}
+    pairs = zip(fields[::2], fields[1::2], strict=True)
+    return {name.decode("utf-8", "replace"): int(count) for name, count in pairs if count.isdigit()}
 
 
 def _text(moment: datetime) -> str:
