@@ -18,6 +18,7 @@ from core.access.change_log import ChangeLog, LogKeys
 from core.access.changes import Changes
 from core.access.virtual_keys import VirtualKeys
 from core.access.watch import Watch
+from core.cache.caches import Caches
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
 from core.capabilities.overrides import Overrides
@@ -26,6 +27,7 @@ from core.connections import RedisLink, autocommit, connect_database, database_e
 from core.embedded import open_servers
 from core.errors import Misconfigured, NotFound, Unavailable
 from core.events import providers as provider_events
+from core.events.access import EntriesDropped
 from core.events.providers import ProviderChanged
 from core.providers.table import Providers
 from core.schedules.book import ScheduleBook
@@ -47,6 +49,7 @@ class App:
     settings: Settings
     engine: sa.Engine
     cache: RedisLink
+    caches: Caches
     bells: RedisBells
     copies: StatusCopies
     status_keys: StatusKeys
@@ -93,6 +96,7 @@ def open_app(settings: Settings | None = None) -> Generator[App]:
             app.watch.close()
             app.tasks.close()
             app.capabilities.close()
+            app.caches.close()
             app.cache.close()
             app.bells.link.close()
             app.engine.dispose()
@@ -114,11 +118,14 @@ def build_app(settings: Settings) -> App:
     engine = connect_database(_secret(settings.database_url, "DATABASE_URL"))
     direct = autocommit(engine)
     types = load_task_types(modules=settings.task_modules, diagnostics=settings.offers_diagnostics)
-    cache = RedisLink(redis_url)
+    cache = RedisLink(redis_url, is_off=settings.cache == "memory")
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
     copies = StatusCopies(cache, status_keys)
     changes, watch = _changes(settings, engine, cache)
+    caches = Caches(cache, pepper=_secret(settings.key_pepper, "KEY_PEPPER"), trust=watch, changes=changes)
+    watch.listen(EntriesDropped, caches.apply)
+    watch.on_gap(lambda: caches.clear_memory("gap"))
     keys = VirtualKeys(direct.connect, _secret(settings.key_pepper, "KEY_PEPPER"), relay=changes.relay)
 
     def read_queues() -> list[queues.Queue]:
@@ -126,7 +133,7 @@ def build_app(settings: Settings) -> App:
             return queues.load(connection)
 
     known_queues = KnownQueues(read_queues)
-    capability_copies = CapabilityCopies(cache, settings.instance_name)
+    capability_copies = CapabilityCopies(cache, settings.instance_name, caches.counters("provider_capabilities"))
     heard: list[Callable[[ProviderChanged], None]] = []
     providers = _providers(settings, engine, links=(cache, bells.link), heard=heard)
     capabilities = Capabilities(engine, capability_copies, providers.list)
@@ -140,11 +147,16 @@ def build_app(settings: Settings) -> App:
         copies=copies,
         bells=bells,
         check_model=capabilities.check_loaded,
+        status_counters=caches.counters("task_status"),
     )
+    caches.add_other("task_status", drop_in_redis=copies.drop, forget=tasks.statuses.memory.drop)
+    # In memory a list is only ever what the rows say.
+    caches.add_other("provider_capabilities", drop_in_redis=capability_copies.drop_all, forget=lambda _: None)
     return App(
         settings=settings,
         engine=engine,
         cache=cache,
+        caches=caches,
         bells=bells,
         copies=copies,
         status_keys=status_keys,

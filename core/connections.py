@@ -133,9 +133,15 @@ class RedisLink:
     One Redis with a short circuit: after a failure it is not asked for half a second.
 
     Thread-safe. Callers treat `RedisAway` as a miss (law 9).
+
+    Args:
+        is_off: never connect; every call finds Redis away (HEADRACE_CACHE=memory).
     """
 
-    def __init__(self, url: str, *, timeout_s: float = REDIS_TIMEOUT_S, max_connections: int = 64) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float = REDIS_TIMEOUT_S, max_connections: int = 64, is_off: bool = False
+    ) -> None:
+        self.is_off = is_off
         self.client: redis.Redis = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType] (partly typed)
             url,
             socket_timeout=timeout_s,
@@ -151,8 +157,8 @@ class RedisLink:
     @contextmanager
     def errors(self) -> Generator[redis.Redis]:
         """The client; its failures, and the pause after one, become RedisAway."""
-        if time.monotonic() < self._resume_at:
-            raise RedisAway("paused after a failure")
+        if self.is_away:
+            raise RedisAway("switched off" if self.is_off else "paused after a failure")
         try:
             yield self.client
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError) as error:
@@ -171,7 +177,7 @@ class RedisLink:
 
     @property
     def is_away(self) -> bool:
-        return time.monotonic() < self._resume_at
+        return self.is_off or time.monotonic() < self._resume_at
 
     def _trip(self, error: Exception) -> None:
         now = time.monotonic()

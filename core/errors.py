@@ -59,6 +59,10 @@ class ScheduleNotFound(NotFound):
     code = "schedule_not_found"
 
 
+class CacheNotFound(NotFound):
+    code = "cache_not_found"
+
+
 class Conflict(HeadraceError):
     code = "conflict"
 

@@ -74,6 +74,7 @@ def _run(app: App, sweeper: Sweeper, jobs: Mapping[str, JobSpec], stops: _Stops)
     with suppress(Unavailable):  # the job cache_capabilities, and each web process, make up for it
         app.discoveries.request_stale()
     app.watch.start()
+    app.caches.start()
     clock = _Clock(sweeping, scheduler)
     logger.info("scheduler started", extra={"jobs": sorted(jobs)})
     status = 0

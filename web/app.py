@@ -29,6 +29,7 @@ from web.intake import Intake
 from web.landing import Landing
 from web.openapi import document
 from web.revalidation import Revalidation
+from web.routes.admin_cache import AdminCacheRoutes
 from web.routes.admin_capabilities import AdminCapabilityRoutes
 from web.routes.admin_jobs import AdminJobRoutes
 from web.routes.admin_providers import AdminProviderRoutes
@@ -66,7 +67,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     threads = Threads(landing)
     strangers = Threads(landing, size=2, waiting=64)
     door = Door(app.keys.authenticate, threads, strangers=strangers)
-    batch = StatusBatch(redis_url, app.status_keys)
+    batch = StatusBatch(redis_url, app.status_keys, is_off=app.cache.is_off)
     instance = app.settings.instance_name
 
     def changed(_: bytes) -> None:
@@ -79,6 +80,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
             provider_events.channel(instance): changed,
         },
         on_gap=app.capabilities.hear,
+        is_off=app.cache.is_off,
     )
     statuses = Statuses(app.tasks.statuses, batch, threads)
     waiting = Waiting(statuses, wakeups, app.status_keys)
@@ -98,6 +100,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     _listen(app.watch, door)
     app.watch.start(is_door=True)
     wakeups.start()
+    app.caches.start()
     app.capabilities.hear()
     revalidation.start()
     try:
@@ -137,6 +140,7 @@ def admin_routes(app: App, threads: Threads) -> list[Routes]:
     return [
         AdminJobRoutes(admin, app.schedules),
         AdminScheduleRoutes(admin, app.schedules),
+        AdminCacheRoutes(admin, app.caches),
         AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
     ]

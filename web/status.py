@@ -53,6 +53,7 @@ class Statuses:
 
     def __init__(self, reader: StatusReader, batch: StatusBatch, threads: Threads) -> None:
         self._reader = reader
+        self._counters = reader.counters
         self._batch = batch
         self._threads = threads
         self._flights: dict[PublicId, _Flight] = {}
@@ -85,6 +86,7 @@ class Statuses:
     async def _read(self, public_id: PublicId, at_least: Stamp | None, *, is_fresh: bool) -> Status | None:
         status = self._reader.memory.get(public_id)
         if status is not None:
+            self._counters.memory.add()
             return status
         seen = self._seen.get(public_id)
         if seen is not None and (at_least is None or seen > at_least):
@@ -92,6 +94,8 @@ class Statuses:
         status = await self._batch.get(public_id)
         if status is None or (at_least is not None and status.stamp < at_least):
             status = await self._read_row(public_id, at_least, is_fresh=is_fresh)
+        else:
+            self._counters.redis.add()
         if status is not None:
             self._remember(status)
         return status
@@ -100,6 +104,8 @@ class Statuses:
         flight = self._flights.get(public_id)
         if flight is None or is_fresh or not flight.serves(at_least):
             flight = self._fly(public_id, at_least)
+        else:
+            self._counters.coalesced.add()
         # A caller that leaves, or whose own time is up, does not take the answer from the others.
         done, _ = await asyncio.wait({flight.reading}, timeout=min(deadline.left_s(), deadline.ANSWER_S))
         if not done:

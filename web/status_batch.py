@@ -38,9 +38,15 @@ _GET_SHA = hashlib.sha1(_GET.encode(), usedforsecurity=False).hexdigest()
 
 
 class StatusBatch:
-    """Reads copies; Redis away, and everything else that can go wrong, is a miss."""
+    """
+    Reads copies; Redis away, and everything else that can go wrong, is a miss.
 
-    def __init__(self, url: str, keys: StatusKeys) -> None:
+    Args:
+        is_off: never connect; everything is a miss (HEADRACE_CACHE=memory).
+    """
+
+    def __init__(self, url: str, keys: StatusKeys, *, is_off: bool = False) -> None:
+        self._is_off = is_off
         self._connection = RedisConnection(url)
         self._keys = keys
         self._wanted: dict[PublicId, asyncio.Future[Status | None]] = {}
@@ -50,8 +56,8 @@ class StatusBatch:
 
     @property
     def is_away(self) -> bool:
-        """A call failed in the last half second."""
-        return time.monotonic() < self._resume_at
+        """A call failed in the last half second, or none is made."""
+        return self._is_off or time.monotonic() < self._resume_at
 
     async def get(self, public_id: PublicId) -> Status | None:
         """The copy that Redis has at some moment after this call; None for none, and for one over 256 KiB."""

@@ -55,9 +55,18 @@ class WakeUps:
         url: the Redis that carries the events.
         standing: channels that are always heard, and who is called with each message.
         on_gap: called when the connection is there again: messages may have been lost.
+        is_off: never connect; nothing is heard (HEADRACE_CACHE=memory).
     """
 
-    def __init__(self, url: str, *, standing: dict[str, Callable[[bytes], None]], on_gap: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        standing: dict[str, Callable[[bytes], None]],
+        on_gap: Callable[[], None],
+        is_off: bool = False,
+    ) -> None:
+        self._is_off = is_off
         self._url = url
         self._connection = RedisConnection(url)
         self._standing = standing
@@ -81,6 +90,8 @@ class WakeUps:
         return sum(len(waiters) for waiters in self._waiters.values())
 
     def start(self) -> None:
+        if self._is_off:
+            return
         self._runner = asyncio.create_task(self._run(), name="wakeups")
         self._runner.add_done_callback(_log_death)
 

@@ -67,11 +67,14 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)  # noqa: T201 (what the command says)
         return MISCONFIGURED
     signals.pass_to(process)
+    app.caches.start()
     try:
         return process.run()
     except StoreUnavailable as error:
         logger.error("%s", error)
         return 1
+    finally:
+        app.caches.close()
 
 
 class _Signals:

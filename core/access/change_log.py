@@ -3,7 +3,7 @@ The change log in Redis: a capped stream of changes with an unbroken sequence, a
 
 | key | holds |
 |---|---|
-| `{instance}changes` | stream; entry `{seq}-0`: `id` (of the row, or "") and `change` (JSON) or `gap`; or `canary`, `by` |
+| `{instance}changes` | stream; entry `{seq}-0`: `id` of the row and `change` (JSON) or `gap`; or `canary`, `by` |
 | `{instance}changes:seq` | hash {epoch, seq, run_id}: `run_id` of the Redis process that this epoch belongs to |
 | `{instance}changes:canary` | lock of whoever appended the newest canary, 0.9 s |
 | `{instance}changes` | channel: the newest sequence, after each append; losing it costs a second |

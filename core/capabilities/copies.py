@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
+from core.cache.counters import Counters
 from core.capabilities.model import ModelList
 from core.connections import RedisAway, RedisLink, run_script
 from core.events.capabilities import CapabilityEvent, channel
@@ -33,7 +35,8 @@ _PUT_SHA = hashlib.sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
 class CapabilityCopies:
     """An outage of Redis is a miss. Thread-safe."""
 
-    def __init__(self, link: RedisLink, instance: str) -> None:
+    def __init__(self, link: RedisLink, instance: str, counters: Counters | None = None) -> None:
+        self.counters = counters or Counters("provider_capabilities")
         self._link = link
         self._instance = instance
         self.channel = channel(instance)
@@ -48,6 +51,11 @@ class CapabilityCopies:
 
     def get(self, provider: str, version: int) -> ModelList | None:
         """The copy, when it is of exactly this version."""
+        found = self._get(provider, version)
+        (self.counters.misses if found is None else self.counters.redis).add()
+        return found
+
+    def _get(self, provider: str, version: int) -> ModelList | None:
         try:
             with self._link.errors() as client:
                 text: object = client.get(self.key(provider))
@@ -58,12 +66,22 @@ class CapabilityCopies:
         try:
             return ModelList.of_json(text)
         except (ValueError, KeyError, TypeError):
+            self.counters.corrupt.add()
             logger.warning("a copy of capabilities is damaged; reading rows", extra={"provider": provider})
             return None
 
     def drop(self, provider: str) -> None:
         with suppress(RedisAway), self._link.errors() as client:
             client.delete(self.key(provider))
+        self.counters.invalidated("provider")
+
+    def drop_all(self, providers: Sequence[str]) -> None:
+        """
+        Raises:
+            RedisAway: none was dropped.
+        """
+        with self._link.errors() as client:
+            client.delete(*map(self.key, providers))
 
     def publish(self, event: CapabilityEvent) -> None:
         """Tell every process; who does not hear it finds out within five seconds."""

@@ -183,6 +183,8 @@ class Capabilities:
         copy = self._copies.get(found.provider, version_of(found.discovered_at))
         if copy is not None:
             return copy
+        began = time.monotonic()
         read = store.load(connection, found.provider, found.discovered_at)
+        self._copies.counters.loaded(time.monotonic() - began)
         self._copies.put(read)
         return read

@@ -20,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from core.access.virtual_keys import VirtualKeys
+from core.cache.counters import Counters
 from core.connections import autocommit, database_errors
 from core.errors import InvalidRequest, TaskIsFinal, TaskNotFound, TaskNotRetryable
 from core.ids import KeyId, PublicId, is_public_id
@@ -58,6 +59,7 @@ class TaskClient:
         copies: StatusCopies,
         bells: RedisBells,
         check_model: Callable[[TaskInput], None],
+        status_counters: Counters | None = None,
     ) -> None:
         self._engine = engine
         self._direct = autocommit(engine)
@@ -68,7 +70,7 @@ class TaskClient:
         self._bells = LateRinger(bells)
         self._check_model = check_model
         self._owners: set[str] = set()
-        self.statuses = StatusReader(copies, self.read_row)
+        self.statuses = StatusReader(copies, self.read_row, counters=status_counters)
         self._acceptance = Acceptance(engine, self._ring)
 
     # --- accept -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ an older one never replaces a newer one. Redis lost: the row answers.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 import orjson
 import redis
 
+from core.cache.counters import Counters
 from core.connections import RedisAway, RedisLink, run_script
 from core.ids import KeyId, PublicId
 from core.tasks.model import Stamp, Task
@@ -171,6 +173,12 @@ class FinalStatuses:
                 _, dropped = self._entries.popitem(last=False)
                 self._size -= _weight(dropped)
 
+    def drop(self, public_ids: Sequence[str]) -> None:
+        with self._lock:
+            for public_id in public_ids:
+                dropped = self._entries.pop(PublicId(public_id), None)
+                self._size -= _weight(dropped) if dropped else 0
+
 
 def _weight(status: Status) -> int:
     return len(status.body) + 500  # the objects around the bytes
@@ -214,6 +222,14 @@ class StatusCopies:
             stamp = status.stamp
             self._run([status.public_id], ["", stamp.version, stamp.changed_us, as_of, encode(status, as_of_ms or 0)])
 
+    def drop(self, public_ids: Sequence[str]) -> None:
+        """
+        Raises:
+            RedisAway: none was dropped.
+        """
+        with self._link.errors() as client:
+            client.delete(*(self._keys.of(PublicId(public_id)) for public_id in public_ids))
+
     def announce(self, tasks: Iterable[Task]) -> bool:
         """
         After a commit: store the final ones, mark the others' copies as old, wake the waiters.
@@ -244,11 +260,17 @@ class StatusReader:
     """Memory, then Redis, then the row. Synchronous; `web/status.py` is its twin on an event loop."""
 
     def __init__(
-        self, copies: StatusCopies, read_row: Callable[[PublicId], Task | None], memory: FinalStatuses | None = None
+        self,
+        copies: StatusCopies,
+        read_row: Callable[[PublicId], Task | None],
+        memory: FinalStatuses | None = None,
+        *,
+        counters: Counters | None = None,
     ) -> None:
         self._copies = copies
         self._read_row = read_row
         self.memory = memory or FinalStatuses()
+        self.counters = counters or Counters("task_status")
 
     def read(self, public_id: PublicId, *, at_least: Stamp | None = None) -> Status | None:
         """
@@ -259,13 +281,18 @@ class StatusReader:
         """
         status = self.memory.get(public_id)
         if status is not None:
+            self.counters.memory.add()
             return status
         status = self._copies.get(public_id)
         if status is not None and (at_least is None or status.stamp >= at_least):
+            self.counters.redis.add()
             self.memory.put(status)
             return status
+        self.counters.misses.add()
         as_of_ms = self._copies.now_ms()
+        began = time.monotonic()
         task = self._read_row(public_id)
+        self.counters.loaded(time.monotonic() - began)
         if task is None:
             return None
         status = status_of(task)

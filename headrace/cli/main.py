@@ -20,6 +20,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "tasks": ("headrace.cli.tasks", "Enqueue, show, list, cancel and retry tasks."),
     "keys": ("headrace.cli.keys", "Create, list and disable virtual keys."),
     "models": ("headrace.cli.models", "Show what models can do, ask providers anew, correct what was discovered."),
+    "cache": ("headrace.cli.cache", "Show and reset the figures of the caches, and drop entries."),
     "queues": ("headrace.cli.queues", "List and add queues."),
     "jobs": ("headrace.cli.jobs", "List, run, pause and resume periodic jobs."),
     "schedules": ("headrace.cli.schedules", "Make, preview and change schedules that enqueue tasks."),

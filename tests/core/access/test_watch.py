@@ -6,6 +6,7 @@ import hashlib
 import logging
 import threading
 import time
+from functools import partial
 
 import pytest
 import redis
@@ -31,6 +32,10 @@ def cache(app: App) -> redis.Redis:
     return redis.Redis.from_url(app.settings.redis_url.get_secret_value())
 
 
+def is_refused(rights: Rights, key_id: str) -> bool:
+    return not rights.may_use(key_id)
+
+
 def test_a_disabled_key_is_refused_within_milliseconds(app: App, rights: Rights) -> None:
     took: list[float] = []
     for _ in range(100):
@@ -38,7 +43,7 @@ def test_a_disabled_key_is_refused_within_milliseconds(app: App, rights: Rights)
         assert rights.may_use(key_id)
         app.keys.disable(key_id)
         disabled_at = time.monotonic()
-        wait_until(lambda key_id=key_id: not rights.may_use(key_id), 5, every=0.0005)
+        wait_until(partial(is_refused, rights, key_id), 5, every=0.0005)
         took.append(time.monotonic() - disabled_at)
 
     assert sorted(took)[98] < 0.05, sorted(took)[90:]
@@ -276,7 +281,6 @@ def test_live_doors_are_counted_by_their_heartbeat(app: App) -> None:
     wait_until(lambda: app.watch.live_doors == 1, 5)
     # One that was killed is silent.
     with autocommit(app.engine).connect() as connection:
-        row = "(gen_random_uuid(), 'h', 1, now(), now() - interval '6 s')"
         connection.execute(
             sa.text("INSERT INTO doors VALUES (gen_random_uuid(), 'h', 1, now(), now() - interval '6 s')")
         )
