@@ -14,11 +14,16 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from core.access.authenticator import Authenticator
+from core.access.change_log import ChangeLog, LogKeys
+from core.access.changes import Changes
+from core.access.key_limits import KeyLimits
 from core.access.limit_copies import LimitCopies
 from core.access.limits_refresh import LimitsRefresh
 from core.access.owners import Owners
 from core.access.peppers import Peppers
-from core.access.virtual_keys import VirtualKeys, changes_channel
+from core.access.virtual_keys import VirtualKeys
+from core.access.watch import Watch
 from core.cache.caches import Caches
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
@@ -28,7 +33,7 @@ from core.connections import RedisLink, autocommit, connect_database, database_e
 from core.embedded import open_servers
 from core.errors import Misconfigured, NotFound, Unavailable
 from core.events import providers as provider_events
-from core.events.access import LimitsRefreshed
+from core.events.access import EntriesDropped, KeysChanged, LimitsRefreshed
 from core.events.providers import ProviderChanged
 from core.providers.table import Providers
 from core.schedules.book import ScheduleBook
@@ -55,8 +60,12 @@ class App:
     copies: StatusCopies
     status_keys: StatusKeys
     types: TaskTypes
+    changes: Changes
+    watch: Watch
     keys: VirtualKeys
     peppers: Peppers
+    authenticator: Authenticator
+    key_limits: KeyLimits
     limit_copies: LimitCopies
     limits_refresh: LimitsRefresh
     tasks: TaskClient
@@ -95,6 +104,8 @@ def open_app(settings: Settings | None = None) -> Generator[App]:
                 _bring_up_to_date(app)
             yield app
         finally:
+            app.key_limits.close()
+            app.watch.close()
             app.tasks.close()
             app.capabilities.close()
             app.caches.close()
@@ -120,20 +131,24 @@ def build_app(settings: Settings) -> App:
     direct = autocommit(engine)
     types = load_task_types(modules=settings.task_modules, diagnostics=settings.offers_diagnostics)
     cache = RedisLink(redis_url, is_off=settings.cache == "memory")
-    caches = Caches(cache, pepper=_secret(settings.key_pepper, "KEY_PEPPER"))
     bells = RedisBells(RedisLink(broker_url), BellKeys(settings.instance_name))
     status_keys = StatusKeys(settings.instance_name)
     copies = StatusCopies(cache, status_keys)
-    channel = changes_channel(settings.instance_name)
-
-    def announce_keys() -> None:
-        # An outage loses it: the doors find out by themselves within five seconds.
-        cache.publish(channel, "changed")
-
+    changes, watch = _changes(settings, engine, cache)
+    caches = Caches(cache, pepper=_secret(settings.key_pepper, "KEY_PEPPER"), trust=watch, changes=changes)
+    watch.listen(EntriesDropped, caches.apply)
+    watch.on_gap(lambda: caches.clear_memory("gap"))
     peppers = Peppers.parse(_secret(settings.key_pepper, "KEY_PEPPER"))
-    keys = VirtualKeys(direct.connect, peppers, announce=announce_keys)
+    keys = VirtualKeys(direct.connect, peppers, announce=changes.relay)
     owners = Owners(keys)
     limit_copies = LimitCopies(caches, settings.instance_name)
+    key_limits = KeyLimits(keys.find_many, copy=limit_copies.copy, write=limit_copies.write)
+    authenticator = Authenticator(caches, keys, peppers, learn=key_limits.learn)
+    for hear in (authenticator.apply, limit_copies.apply, key_limits.apply, owners.apply):
+        watch.listen(KeysChanged, hear)
+    watch.listen(LimitsRefreshed, key_limits.apply)
+    watch.on_gap(key_limits.distrust)
+    watch.on_gap(owners.forget_all)
 
     def read_queues() -> list[queues.Queue]:
         with database_errors("the queues were not read"), direct.connect() as connection:
@@ -168,10 +183,14 @@ def build_app(settings: Settings) -> App:
         copies=copies,
         status_keys=status_keys,
         types=types,
+        changes=changes,
+        watch=watch,
         keys=keys,
         peppers=peppers,
+        authenticator=authenticator,
+        key_limits=key_limits,
         limit_copies=limit_copies,
-        limits_refresh=LimitsRefresh(direct.connect, peppers, tell=_tell_nobody, write=limit_copies.write),
+        limits_refresh=LimitsRefresh(direct.connect, peppers, tell=changes.tell, write=limit_copies.write),
         tasks=tasks,
         schedules=ScheduleBook(engine, types=types, owners=owners, queues=known_queues),
         providers=providers,
@@ -182,8 +201,15 @@ def build_app(settings: Settings) -> App:
     )
 
 
-def _tell_nobody(_: LimitsRefreshed) -> None:
-    """Until the change log is there, each process finds out by itself within 45 s."""
+def _changes(settings: Settings, engine: sa.Engine, cache: RedisLink) -> tuple[Changes, Watch]:
+    uses_redis = settings.cache == "redis"
+    log = ChangeLog(cache, LogKeys(settings.instance_name)) if uses_redis else None
+    watch = Watch(
+        _secret(settings.database_url, "DATABASE_URL"),
+        _secret(settings.redis_url, "REDIS_URL") if uses_redis else None,
+        instance=settings.instance_name,
+    )
+    return Changes(engine, log), watch
 
 
 def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:

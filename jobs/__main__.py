@@ -2,8 +2,8 @@
 `python -m jobs`: the scheduler line of the Procfile. Any number of them may run; each also sweeps, every second.
 
 APScheduler is the clock, with its memory store: nothing it could lose or double matters, what is due is said by rows.
-Exit status: 0 stopped, 2 the settings cannot work, 70 the clock stopped (APScheduler 3.11's thread can die unseen) or
-too many jobs hang; whatever runs the Procfile starts it again.
+Exit status: 0 stopped, 2 the settings cannot work, 70 the clock stopped (APScheduler 3.11's thread can die unseen), the
+watch of rights died or too many jobs hang; whatever runs the Procfile starts it again.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def _run(app: App, sweeper: Sweeper, jobs: Mapping[str, JobSpec], stops: _Stops)
     logging.getLogger().addHandler(RunLogHandler())
     with suppress(Unavailable):  # the job cache_capabilities, and each web process, make up for it
         app.discoveries.request_stale()
+    app.watch.start()
     app.caches.start()
     clock = _Clock(sweeping, scheduler)
     logger.info("scheduler started", extra={"jobs": sorted(jobs)})
@@ -83,6 +84,10 @@ def _run(app: App, sweeper: Sweeper, jobs: Mapping[str, JobSpec], stops: _Stops)
             logging.shutdown()
             # Leaving in order would wait for the thread that hangs.
             os._exit(CLOCK_STOPPED)
+        if not app.watch.is_alive():
+            logger.critical("the watch of rights died; this process makes room for another")
+            status = CLOCK_STOPPED
+            break
         if scheduler.is_worn_out():
             logger.critical("too many jobs hang; this process makes room for another")
             status = CLOCK_STOPPED

@@ -1,4 +1,8 @@
-"""`python -m web`: the HTTP API, until SIGTERM. Exits 0 after a stop, 2 when the settings cannot work."""
+"""
+`python -m web`: the HTTP API, until SIGTERM.
+
+Exit status: 0 stopped, 2 the settings cannot work, 70 a thread died.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ def main() -> int:
         configure_logging(level=settings.log_level, format=settings.log_format, process="web")
         with bind(settings.host, settings.port) as listener, open_app(settings) as app:
             _check(app)
-            run(app, listener)
+            return run(app, listener)
     except Misconfigured as error:
         print(error, file=sys.stderr)  # noqa: T201 (for a person at a terminal, before there is anything to log)
         return MISCONFIGURED
@@ -38,7 +42,6 @@ def main() -> int:
         return FAILED
     except KeyboardInterrupt:
         return 0
-    return 0
 
 
 def _check(app: App) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from core.access.virtual_keys import changes_channel
+from core.access.watch import Watch
 from core.app import App
 from core.errors import HeadraceError, Misconfigured
 from core.events import capabilities as capability_events
 from core.events import providers as provider_events
+from core.events.access import KeysChanged
 from core.task_types.spec import TaskTypes
 from web.admin import Admin
 from web.admin_door import AdminDoor
@@ -72,18 +74,13 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     def changed(_: bytes) -> None:
         app.capabilities.hear()
 
-    def on_gap() -> None:
-        door.forget_all()
-        app.capabilities.hear()
-
     wakeups = WakeUps(
         redis_url,
         standing={
-            changes_channel(instance): lambda _: door.forget_all(),
             capability_events.channel(instance): changed,
             provider_events.channel(instance): changed,
         },
-        on_gap=on_gap,
+        on_gap=app.capabilities.hear,
         is_off=app.cache.is_off,
     )
     statuses = Statuses(app.tasks.statuses, batch, threads)
@@ -101,6 +98,9 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     models = ModelRoutes(door, app.capabilities, threads)
     router = build_router([health, tasks, models, *admin_routes(app, threads)], app.types)
     revalidation = Revalidation(app.discoveries.request_stale, threads)
+    _listen(app.watch, door)
+    app.watch.start(is_door=True)
+    app.key_limits.start()
     wakeups.start()
     app.caches.start()
     app.capabilities.hear()
@@ -108,11 +108,24 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     try:
         yield Web(Front(router, tasks), health, waiting)
     finally:
+        await asyncio.to_thread(app.watch.close)  # before the loop that it calls back is gone
         await revalidation.close()
         await wakeups.close()
         await batch.close()
         threads.close()
         strangers.close()
+
+
+def _listen(watch: Watch, door: Door) -> None:
+    """The watch has threads of its own; the door belongs to the loop."""
+    loop = asyncio.get_running_loop()
+
+    def forget(change: KeysChanged) -> None:
+        for key in change.keys:
+            door.forget(key.key_id)
+
+    watch.listen(KeysChanged, lambda change: loop.call_soon_threadsafe(forget, change))
+    watch.on_gap(lambda: loop.call_soon_threadsafe(door.forget_all))
 
 
 class Routes(Protocol):

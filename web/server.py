@@ -14,7 +14,7 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import uvicorn
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 LINGER_S = 0.2  # for connections that were accepted by the kernel before anybody knew that we stop
 KEEP_ALIVE_S = 75  # longer than the idle limit of common load balancers, so that they close first
+LOOK_S = 1.0  # how soon a dead thread is noticed
+BROKEN_THREAD = 70  # EX_SOFTWARE
 _FILES = 65_536
 
 
@@ -69,8 +71,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run(app: App, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; a second SIGINT does not wait for requests. Main thread only."""
+def run(app: App, listener: socket.socket) -> int:
+    """
+    Serve until SIGTERM or SIGINT; a second SIGINT does not wait for requests. Main thread only.
+
+    The exit status: 0 stopped, 70 a thread died and this process makes room for another (law 10).
+    """
     _raise_file_limit()
     config = uvicorn.Config(
         "web.app:open_web",  # replaced below, on the loop
@@ -87,10 +93,10 @@ def run(app: App, listener: socket.socket) -> None:
         timeout_graceful_shutdown=_grace_s(app),
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(app, config, listener))
+        return runner.run(_serve(app, config, listener))
 
 
-async def _serve(app: App, config: uvicorn.Config, listener: socket.socket) -> None:
+async def _serve(app: App, config: uvicorn.Config, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     async with open_web(app) as web:
         config.app = web.asgi
@@ -110,8 +116,19 @@ async def _serve(app: App, config: uvicorn.Config, listener: socket.socket) -> N
         gc.collect()
         gc.freeze()
         logger.info("listening", extra={"url": url_of(listener)})
+        looking = asyncio.create_task(_look_after(app, stop))
         await server.serve(sockets=[listener])
+        looking.cancel()
+        status = 0 if app.watch.is_alive() and app.key_limits.is_alive() else BROKEN_THREAD
     logger.info("stopped")
+    return status
+
+
+async def _look_after(app: App, stop: Callable[[], None]) -> None:
+    while app.watch.is_alive() and app.key_limits.is_alive():
+        await asyncio.sleep(LOOK_S)
+    logger.critical("the watch of rights or of limits died; this process makes room for another")
+    stop()
 
 
 def _grace_s(app: App) -> int:

@@ -187,6 +187,7 @@ class WorkerProcess:
         self._watch.start(self._crew)
         self._crew.start(queues)
         self._ears.start()
+        self._app.watch.start()
 
     def _look_after(self) -> End:
         while True:
@@ -210,6 +211,7 @@ class WorkerProcess:
             ("ears", self._ears.is_alive),
             ("watch", self._watch.is_alive),
             ("crew", self._crew.is_alive),
+            ("watch of rights", self._app.watch.is_alive),
         ]
 
     def _stop(self, end: End) -> int:
@@ -249,6 +251,7 @@ class WorkerProcess:
         self._end_lease()
         self._ears.close()
         self._watch.close()
+        self._app.watch.close()
         return end.status
 
     def _take_back(self, until: float) -> None:

@@ -28,6 +28,8 @@ FRESH_S = 60.0
 
 SILENT_S = 45.0  # half a refresh late: the scheduler is away, or its message was lost
 AGAIN_S = 5.0  # after a reading that failed
+TICK_S = 2.0
+CLOSE_S = 2.0
 RENEW_S = 240.0  # copies in Redis of keys in use are written again before their five minutes are over
 RENEWED_AT_ONCE = 100  # of a tick, so that thousands of keys do not hold it up
 REMEMBERED = 10_000
@@ -83,6 +85,8 @@ class KeyLimits:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
         self._confirmed_at = clock()
         self._try_again_at = 0.0
 
@@ -142,7 +146,7 @@ class KeyLimits:
 
     def tick(self) -> None:
         """
-        To be called every few seconds, by a thread that may wait for the stores; a failure is told and kept from it.
+        What is done every few seconds, by a thread that may wait for the stores; a failure is told and kept from it.
         """
         if self.age_s >= SILENT_S and self._clock() >= self._try_again_at:
             try:
@@ -151,6 +155,24 @@ class KeyLimits:
                 self._try_again_at = self._clock() + AGAIN_S
                 logger.warning("limits were not refreshed: %s", error, extra={"age_s": round(self.age_s)})
         self.renew()
+
+    def start(self) -> None:
+        """Tick on a thread of its own: hearing a change must not wait for a store."""
+        self._thread = threading.Thread(target=self._run, name="key limits", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """False: the thread ended by a mistake of ours, and the process must end too (law 10)."""
+        return self._thread is None or self._thread.is_alive() or self._stopping.is_set()
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(TICK_S):
+            self.tick()
 
     def refresh(self) -> int:
         """

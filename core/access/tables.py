@@ -81,11 +81,16 @@ access_changes = sa.Table(
         nullable=False,
         comment="JSON text, see core/events/access.py; written by triggers, one row a statement",
     ),
-    sa.Column("created_at", _TIME, nullable=False, comment="every process reads the last 15 s; deleted after a while"),
-    sa.Column("relayed_at", _TIME, nullable=True, comment="written to the change log in Redis"),
+    sa.Column("created_at", _TIME, nullable=False, comment="before the commit, maybe long before"),
+    sa.Column(
+        "relayed_at",
+        _TIME,
+        nullable=True,
+        comment="written to the change log in Redis; every process looks at null and the last 15 s",
+    ),
 )
-sa.Index("access_changes_age", access_changes.c.created_at)
-sa.Index("access_changes_unrelayed", access_changes.c.created_at, postgresql_where=sa.text("relayed_at IS NULL"))
+# By the time of relaying, not of the change: a transaction may commit long after its changes were written.
+sa.Index("access_changes_relayed", access_changes.c.relayed_at, access_changes.c.created_at)
 
 access_versions = sa.Table(
     "access_versions",

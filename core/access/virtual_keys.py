@@ -56,11 +56,6 @@ class NewVirtualKey:
     key: VirtualKey
 
 
-def changes_channel(instance: str) -> str:
-    """The Redis channel on which it is told that keys changed; doors forget what they knew."""
-    return instance + "keys"
-
-
 def _tell_nobody() -> None:
     return
 
@@ -72,7 +67,7 @@ class VirtualKeys:
 
     Args:
         connect: of an engine that commits each statement by itself.
-        announce: called after the commit of a change. It may fail to reach anybody, and must not raise.
+        announce: called right after the commit of a change (`Changes.relay`); must not raise.
     """
 
     def __init__(
@@ -80,7 +75,7 @@ class VirtualKeys:
         connect: Callable[[], AbstractContextManager[sa.Connection]],
         peppers: Peppers,
         *,
-        announce: Callable[[], None] = _tell_nobody,
+        announce: Callable[[], object] = _tell_nobody,
     ) -> None:
         self._connect = connect
         self._peppers = peppers

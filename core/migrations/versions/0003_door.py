@@ -63,8 +63,7 @@ CREATE TABLE access_changes (
     created_at timestamptz NOT NULL,
     relayed_at timestamptz
 );
-CREATE INDEX access_changes_age ON access_changes (created_at);
-CREATE INDEX access_changes_unrelayed ON access_changes (created_at) WHERE relayed_at IS NULL;
+CREATE INDEX access_changes_relayed ON access_changes (relayed_at, created_at);
 
 CREATE TABLE access_versions (
     name varchar COLLATE "C" PRIMARY KEY,
