@@ -4,17 +4,19 @@ From a clear key to the virtual key that it opens: memory, then Redis, then the 
 A refusal is proof (law 7): what could not be found out is an exception. Whether a key is enabled, and its time not
 over, is looked at on every hit, so no copy outlives it. Memory holds hashes and snapshots, never a clear key.
 
-Copies are found by the HMAC of the whole secret under the pepper. Nobody can choose a secret so that its HMAC comes
-close to another's without the pepper, so what the time of a dictionary look-up may tell about digests tells nothing
-about secrets: that is why no comparison in constant time is needed here, as there is one where rows are compared.
+Copies are found by digests of the whole key: its SHA-256 leads to the name of its copy in memory, and that name is its
+HMAC under the pepper. What the time of a dictionary look-up may tell is about digests, and who tries keys cannot steer
+those bit by bit, nor come from part of a digest to 256 random bits: that is why no comparison in constant time is
+needed here, as there is one where rows are compared.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -74,6 +76,15 @@ class _NotToBeKept(Exception):
         self.key = key
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Those who wait for one look-up; a clear key is not among what is kept of it."""
+
+    presented: Presented
+    is_familiar: bool
+    count: int = 1
+
+
 class Authenticator:
     """
     Thread-safe; `peek` and `known_refused` do no I/O.
@@ -96,15 +107,19 @@ class Authenticator:
         self._peppers = peppers
         self._learn = learn
         self._gate = gate or Gate()
-        self._waiting: dict[str, tuple[Presented, int]] = {}
-        self._familiar: OrderedDict[str, None] = OrderedDict()
+        self._waiting: dict[str, _Waiting] = {}
+        # SHA-256 of keys that were right lately -> the name of their copies: an HMAC costs four times as much.
+        self._familiar: OrderedDict[bytes, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def peek(self, clear_key: str) -> VirtualKey | None:
         """The key from memory, when it opens the door now; None: ask `authenticate`. A few microseconds."""
         if not clear_key.isascii():
             return None
-        key = self.cache.peek(self._peppers.entry_id(clear_key))
+        entry_id = self._familiar.get(_digest(clear_key))
+        if entry_id is None:
+            return None
+        key = self.cache.peek(entry_id)
         if key is None or (key.disabled_at is None and key.expires_at is None and key.secret_until is None):
             return key
         return key if key.grants(datetime.now(UTC)) else None
@@ -133,16 +148,18 @@ class Authenticator:
         if presented is None:
             return _MALFORMED
         entry_id = presented.hashes[self._peppers.current].hex()
+        digest = _digest(clear_key)
         key = self.cache.peek(entry_id)
+        is_news = key is None
         if key is None:
-            key = self._get(entry_id, presented)
-            if key is None:
-                return _UNKNOWN
-            found = _judged(key)
-            if found.key is not None and self._learn is not None:
-                self._learn(entry_id, key)
-            return found
-        return _judged(key)
+            key = self._get(entry_id, presented, is_familiar=digest in self._familiar)
+        if key is None:
+            return _UNKNOWN
+        self._remember(digest, entry_id)
+        found = _judged(key)
+        if is_news and found.key is not None and self._learn is not None:
+            self._learn(entry_id, key)
+        return found
 
     def apply(self, change: KeysChanged) -> None:
         """Forget the copies of keys that changed; a load under way does not count."""
@@ -151,15 +168,16 @@ class Authenticator:
 
     def is_familiar(self, clear_key: str) -> bool:
         """Whether this process knew the key lately: its look-up should not wait behind those of strangers."""
-        return clear_key.isascii() and self._peppers.entry_id(clear_key) in self._familiar
+        return clear_key.isascii() and _digest(clear_key) in self._familiar
 
     def _present(self, clear_key: str) -> Presented | None:
         return self._peppers.present(clear_key) if len(clear_key) <= LONGEST_KEY else None
 
-    def _get(self, entry_id: str, presented: Presented) -> VirtualKey | None:
+    def _get(self, entry_id: str, presented: Presented, *, is_familiar: bool) -> VirtualKey | None:
         with self._lock:
-            _, count = self._waiting.get(entry_id, (presented, 0))
-            self._waiting[entry_id] = presented, count + 1
+            others = self._waiting.get(entry_id)
+            own = _Waiting(presented, is_familiar)
+            self._waiting[entry_id] = own if others is None else replace(others, count=others.count + 1)
         key: VirtualKey | None
         try:
             key = self.cache.get(entry_id)
@@ -167,13 +185,9 @@ class Authenticator:
             key = found.key
         finally:
             with self._lock:
-                _, count = self._waiting[entry_id]
-                if count == 1:
-                    del self._waiting[entry_id]
-                else:
-                    self._waiting[entry_id] = presented, count - 1
-        if key is not None:
-            self._remember(entry_id)
+                others = self._waiting.pop(entry_id)
+                if others.count > 1:
+                    self._waiting[entry_id] = replace(others, count=others.count - 1)
         return key
 
     def _load(self, entry_id: str) -> VirtualKey | None:
@@ -181,23 +195,28 @@ class Authenticator:
         The loader of the cache: by the public id and the hashes of the one who asks, since a row may be hashed with an
         older pepper than the entry is named by.
         """
-        waiting = self._waiting.get(entry_id)
+        with self._lock:
+            waiting = self._waiting.get(entry_id)
         if waiting is None:
             raise StoreUnavailable("nobody asks for this key any more; the key was not checked")
-        if entry_id not in self._familiar:
+        if not waiting.is_familiar:
             self._gate.enter()
         with database_errors("the key was not checked"):
-            found = self._keys.look_up(waiting[0])
+            found = self._keys.look_up(waiting.presented)
         if found.key is not None and found.pepper_version != self._peppers.current:
             raise _NotToBeKept(found.key)
         return found.key
 
-    def _remember(self, entry_id: str) -> None:
+    def _remember(self, digest: bytes, entry_id: str) -> None:
         with self._lock:
-            self._familiar[entry_id] = None
-            self._familiar.move_to_end(entry_id)
+            self._familiar[digest] = entry_id
+            self._familiar.move_to_end(digest)
             while len(self._familiar) > KEYS_REMEMBERED:
                 self._familiar.popitem(last=False)
+
+
+def _digest(clear_key: str) -> bytes:
+    return hashlib.sha256(clear_key.encode()).digest()
 
 
 def _judged(key: VirtualKey) -> Authentication:

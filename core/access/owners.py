@@ -19,6 +19,7 @@ from core.access.permissions import check_allowed, check_usable
 from core.access.virtual_keys import VirtualKeys
 from core.connections import database_errors
 from core.errors import InvalidRequest
+from core.events.access import KeysChanged
 
 FRESH_S = 2.0  # far inside the law's five seconds, and one query in two seconds for a burst of enqueues
 _REMEMBERED = 10_000
@@ -46,6 +47,16 @@ class Owners:
         check_usable(key, datetime.now(UTC))
         check_allowed(key, task_type, model)
         return key
+
+    def apply(self, change: KeysChanged) -> None:
+        """Where a watch runs, a change counts at once. A read under way may bring the old row back, for two seconds."""
+        with self._lock:
+            for key in change.keys:
+                self._known.pop(key.key_id, None)
+
+    def forget_all(self) -> None:
+        with self._lock:
+            self._known.clear()
 
     def _fresh(self, owner: str) -> VirtualKey:
         found = self._known.get(owner)

@@ -63,7 +63,6 @@ class Access:
 
     def start(self, *, is_door: bool = False) -> None:
         """Args: is_door: this is a web process: it lets people in, and shares the limits with others."""
-        self._listen(is_door=is_door)
         self.watch.start(is_door=is_door)
         self.caches.start()
         if is_door:
@@ -81,25 +80,6 @@ class Access:
         self.ip_filters.close()
         self.bans.close()
         self.caches.close()
-
-    def _listen(self, *, is_door: bool) -> None:
-        watch = self.watch
-        watch.listen(KeysChanged, self._forget_keys)
-        watch.listen(EntriesDropped, self.caches.apply)
-        watch.on_gap(lambda: self.caches.clear_memory("gap"))
-        if not is_door:
-            return
-        watch.listen(KeysChanged, self.key_limits.apply)
-        watch.listen(LimitsRefreshed, self.key_limits.apply)
-        watch.listen(IpFiltersChanged, self.ip_filters.apply)
-        watch.listen(BansChanged, self.bans.apply)
-        for hear in (self.key_limits.distrust, self.ip_filters.hurry, self.bans.hurry):
-            watch.on_gap(hear)
-
-    def _forget_keys(self, change: KeysChanged) -> None:
-        """Copies under the hashes of before and after, older than the change; each key has a version of its own."""
-        for key in change.keys:
-            self.authenticator.cache.drop(key.hashes, reason="key", newer_than=key.version)
 
 
 def build_access(settings: Settings, engine: sa.Engine, cache: RedisLink) -> Access:
@@ -128,7 +108,7 @@ def build_access(settings: Settings, engine: sa.Engine, cache: RedisLink) -> Acc
     limiter = Limiter(used, _fallback(settings.limits_without_redis, watch))
     renewal = ConcurrencyRenewal(engine, limiter, limit_keys, used)
     key_limits = KeyLimits(keys.find_many, copy=limit_copies.copy, write=limit_copies.write)
-    return Access(
+    access = Access(
         changes=changes,
         watch=watch,
         caches=caches,
@@ -153,6 +133,27 @@ def build_access(settings: Settings, engine: sa.Engine, cache: RedisLink) -> Acc
         ),
         audit=AuditLog(engine),
     )
+    _listen(access)
+    return access
+
+
+def _listen(access: Access) -> None:
+    """What each part does about a change, and when changes may have been lost. Heard once the watch is started."""
+    watch = access.watch
+    for hear in (access.authenticator.apply, access.limit_copies.apply, access.owners.apply, access.key_limits.apply):
+        watch.listen(KeysChanged, hear)
+    watch.listen(LimitsRefreshed, access.key_limits.apply)
+    watch.listen(IpFiltersChanged, access.ip_filters.apply)
+    watch.listen(BansChanged, access.bans.apply)
+    watch.listen(EntriesDropped, access.caches.apply)
+    watch.on_gap(lambda: access.caches.clear_memory("gap"))
+    for forget in (
+        access.owners.forget_all,
+        access.key_limits.distrust,
+        access.ip_filters.hurry,
+        access.bans.hurry,
+    ):
+        watch.on_gap(forget)
 
 
 def _fallback(policy: str, watch: Watch) -> Fallback:

@@ -7,12 +7,12 @@ from tests.headrace.command import Command
 
 
 def test_figures_are_shown_as_a_table_and_as_json(headrace: Command, app: App) -> None:
-    counters = app.caches.counters("task_status")
+    counters = app.access.caches.counters("task_status")
     for _ in range(3):
         counters.memory.add()
     counters.misses.add()
     counters.loaded(0.002)
-    app.caches.statistics.flush()
+    app.access.caches.statistics.flush()
 
     ran = headrace("cache", "stats")
     document = headrace("cache", "stats", "--json").json
@@ -24,8 +24,8 @@ def test_figures_are_shown_as_a_table_and_as_json(headrace: Command, app: App) -
 
 
 def test_a_reset_shows_the_figures_up_to_now(headrace: Command, app: App) -> None:
-    app.caches.counters("task_status").memory.add()
-    app.caches.statistics.flush()
+    app.access.caches.counters("task_status").memory.add()
+    app.access.caches.statistics.flush()
 
     assert headrace("cache", "reset", "--json").json["hits"] == 1
     assert headrace("cache", "stats", "--json").json["hits"] == 0

@@ -20,7 +20,7 @@ from core.access.virtual_keys import VirtualKeys
 from core.app import App
 from core.errors import StoreUnavailable, Unavailable
 from core.events.access import ChangedKey, KeysChanged, Limits
-from tests.core.access.conftest import Process, Processes
+from tests.support.key_processes import Process, Processes
 from tests.support.waiting import wait_until
 
 

@@ -22,7 +22,7 @@ from core.events.access import ChangedKey, KeysChanged, Limits, LimitsRefreshed
 from core.ids import KeyId
 from jobs.lookup import load_jobs
 from jobs.spec import JobContext
-from tests.core.access.conftest import Processes
+from tests.support.key_processes import Processes
 
 
 class Stores:

@@ -14,7 +14,7 @@ from core.errors import InvalidRequest, KeyRefused, ModelNotAllowed, StoreUnavai
 from core.task_types.chat_completion import ChatCompletion
 from core.task_types.diagnostic import DiagnosticNoop as Noop
 from core.task_types.spec import TaskInput
-from tests.core.access.conftest import Processes
+from tests.support.key_processes import Processes
 from tests.support.waiting import wait_until
 
 

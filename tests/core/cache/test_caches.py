@@ -88,8 +88,8 @@ def test_the_table_of_caches_is_what_is_declared(app: App) -> None:
     )
     documented = {name: [cell.strip() for cell in cells] for name, *cells in rows}
 
-    assert set(app.caches.names) <= documented.keys()
-    for spec in app.caches.specs:
+    assert set(app.access.caches.names) <= documented.keys()
+    for spec in app.access.caches.specs:
         key, in_redis, in_memory, dropped_by = documented[spec.name]
         prefix, _, _ = key.partition("{id}")
         assert spec.key("ID") == prefix.replace("{instance}", app.settings.instance_name) + "ID", spec.name
