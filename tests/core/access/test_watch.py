@@ -16,7 +16,7 @@ from core.access.change_log import ChangeLog, LogKeys
 from core.app import App, open_app
 from core.connections import autocommit
 from core.events.access import EntriesDropped, KeysChanged, LimitsRefreshed
-from tests.support.rights import Rights, disable_unheard, enable_unheard
+from tests.support.rights import Rights, disable_unheard, enable_unheard, new_key
 from tests.support.waiting import wait_until
 
 ROUNDS = 1000  # of two changes each
@@ -32,32 +32,32 @@ def cache(app: App) -> redis.Redis:
     return redis.Redis.from_url(app.settings.redis_url.get_secret_value())
 
 
-def _is_refused(rights: Rights, key_id: str) -> bool:
-    return not rights.may_use(key_id)
+def is_refused(rights: Rights, key_hash: str) -> bool:
+    return not rights.may_use(key_hash)
 
 
 def test_a_disabled_key_is_refused_within_milliseconds(app: App, rights: Rights) -> None:
     took: list[float] = []
     for _ in range(100):
-        key_id = app.keys.create("short-lived").key_id
-        assert rights.may_use(key_id)
+        key_id, key_hash = new_key(app)
+        assert rights.may_use(key_hash)
         app.keys.disable(key_id)
         disabled_at = time.monotonic()
-        wait_until(partial(_is_refused, rights, key_id), 5, every=0.0005)
+        wait_until(partial(is_refused, rights, key_hash), 5, every=0.0005)
         took.append(time.monotonic() - disabled_at)
 
     assert sorted(took)[98] < 0.05, sorted(took)[90:]
 
 
 def test_the_state_that_was_committed_last_is_believed_after_thousands_of_races(app: App, rights: Rights) -> None:
-    key_id = app.keys.create("flickering").key_id
+    key_id, key_hash = new_key(app)
     barrier = threading.Barrier(2, timeout=30)
     stop = threading.Event()
 
     def read() -> None:
         barrier.wait()
         while not stop.wait(0.0001):
-            rights.may_use(key_id)
+            rights.may_use(key_hash)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -65,10 +65,10 @@ def test_the_state_that_was_committed_last_is_believed_after_thousands_of_races(
     try:
         for _ in range(ROUNDS):
             app.keys.disable(key_id)
-            wait_until(lambda: not rights.may_use(key_id), 5, every=0.0005)
+            wait_until(lambda: not rights.may_use(key_hash), 5, every=0.0002)
             enable_unheard(app, key_id)
             app.access.changes.relay()
-            wait_until(lambda: rights.may_use(key_id), 5, every=0.0005)
+            wait_until(lambda: rights.may_use(key_hash), 5, every=0.0002)
     finally:
         stop.set()
         reader.join()
@@ -76,40 +76,37 @@ def test_the_state_that_was_committed_last_is_believed_after_thousands_of_races(
 
 
 def test_a_change_that_nobody_relayed_is_heard_within_five_seconds(app: App, rights: Rights) -> None:
-    key_id = app.keys.create("short-lived").key_id
-    assert rights.may_use(key_id)
+    key_id, key_hash = new_key(app)
+    assert rights.may_use(key_hash)
 
     disable_unheard(app, key_id)
     disabled_at = time.monotonic()
-    wait_until(lambda: not rights.may_use(key_id), 6)
+    wait_until(lambda: not rights.may_use(key_hash), 6)
 
     assert time.monotonic() - disabled_at < 5
 
 
 def test_a_transaction_that_commits_late_is_heard_within_five_seconds_of_its_commit(app: App, rights: Rights) -> None:
-    key_id = app.keys.create("short-lived").key_id
-    assert rights.may_use(key_id)
+    key_id, key_hash = new_key(app)
+    assert rights.may_use(key_hash)
 
     with app.engine.begin() as connection:
         connection.execute(sa.text("UPDATE virtual_keys SET disabled_at = now() WHERE key_id = :id"), {"id": key_id})
         # The change was written down long before the commit that makes it visible.
         connection.execute(sa.text("UPDATE access_changes SET created_at = now() - interval '40 s'"))
     committed_at = time.monotonic()
-    wait_until(lambda: not rights.may_use(key_id), 6)
+    wait_until(lambda: not rights.may_use(key_hash), 6)
 
     assert time.monotonic() - committed_at < 5
 
 
 def test_a_change_leaves_tombstones_and_drops_limits(app: App, rights: Rights) -> None:
-    key = app.keys.create("remembered")
-    with autocommit(app.engine).connect() as connection:
-        text = "SELECT encode(key_hash, 'hex') FROM virtual_keys WHERE key_id = :id"
-        key_hash = connection.execute(sa.text(text), {"id": key.key_id}).scalar_one()
+    key_id, key_hash = new_key(app)
     limits = f"{app.settings.instance_name}vkey_ratelimits:{key_hash}"
     with cache(app) as client:
         client.set(f"vkey:{key_hash}", b'{"version":9000,"epoch":"x","mac":"forged","value":{}}')
         client.set(limits, b"{}")
-        app.keys.disable(key.key_id)
+        app.keys.disable(key_id)
 
         assert client.get(f"vkey:{key_hash}") == b'{"version":2,"tombstone":true}'
         assert 55_000 < client.pttl(f"vkey:{key_hash}") <= 60_000
@@ -117,7 +114,7 @@ def test_a_change_leaves_tombstones_and_drops_limits(app: App, rights: Rights) -
 
         # Relayed late and once more, an older change changes nothing.
         client.set(f"vkey:{key_hash}", b'{"version":7,"tombstone":true}', px=50_000)
-        enable_unheard(app, key.key_id)
+        enable_unheard(app, key_id)
         app.access.changes.relay()
         assert client.get(f"vkey:{key_hash}") == b'{"version":7,"tombstone":true}'
 
@@ -145,7 +142,7 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing(
     app.access.watch.listen(KeysChanged, later.append)
 
     with caplog.at_level(logging.ERROR):
-        key_id = app.keys.create("x").key_id
+        key_id, _ = new_key(app)
         app.keys.disable(key_id)
         wait_until(lambda: later, 2)
 
@@ -154,9 +151,9 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing(
 
 
 def test_a_trimmed_log_is_a_gap_and_the_truth_is_read_again(app: App, rights: Rights, log_keys: LogKeys) -> None:
-    key_id = app.keys.create("short-lived").key_id
+    key_id, key_hash = new_key(app)
     wait_until(lambda: rights.heard[key_id], 2)
-    assert rights.may_use(key_id)
+    assert rights.may_use(key_hash)
     gaps = rights.gaps
     # A slow listener keeps the thread from reading, while the log goes on and is cut.
     stalled, go_on = threading.Event(), threading.Event()
@@ -172,7 +169,7 @@ def test_a_trimmed_log_is_a_gap_and_the_truth_is_read_again(app: App, rights: Ri
     with cache(app) as client:
         client.xtrim(log_keys.log, maxlen=0, approximate=False)
     go_on.set()
-    wait_until(lambda: not rights.may_use(key_id), 1)
+    wait_until(lambda: not rights.may_use(key_hash), 1)
 
     assert rights.gaps > gaps
 
@@ -180,9 +177,8 @@ def test_a_trimmed_log_is_a_gap_and_the_truth_is_read_again(app: App, rights: Ri
 @pytest.mark.parametrize("loss", ["flushed", "head deleted", "went back", "junk", "log is junk"])
 def test_a_log_that_lost_its_memory_begins_a_new_epoch(app: App, rights: Rights, log_keys: LogKeys, loss: str) -> None:
     before = app.access.watch.epoch()
-    key_id = app.keys.create("remembered").key_id
-    assert rights.may_use(key_id)
-    wait_until(lambda: rights.is_remembered(key_id), 1)
+    key_id, key_hash = new_key(app)
+    assert rights.may_use(key_hash)
     gaps = rights.gaps
     with cache(app) as client:
         match loss:
@@ -202,14 +198,14 @@ def test_a_log_that_lost_its_memory_begins_a_new_epoch(app: App, rights: Rights,
                 client.delete(log_keys.log)
                 client.set(log_keys.log, "junk")
                 app.keys.disable(key_id)
-                wait_until(lambda: not rights.may_use(key_id), 2)
+                wait_until(lambda: not rights.may_use(key_hash), 2)
                 return
         wait_until(lambda: rights.gaps > gaps, 3)
 
     assert wait_until(app.access.watch.epoch, 3) != before
     disable_unheard(app, key_id)
     app.access.changes.relay()
-    wait_until(lambda: not rights.may_use(key_id), 1)
+    wait_until(lambda: not rights.may_use(key_hash), 1)
     with cache(app) as client:
         assert int(client.hget(log_keys.head, "seq") or 0) >= 1
 
@@ -235,8 +231,8 @@ def test_two_processes_that_find_no_epoch_agree_on_one(app: App, log_keys: LogKe
 
 
 def test_a_change_of_very_many_keys_is_one_message_that_makes_everybody_forget(app: App, rights: Rights) -> None:
-    key_id = app.keys.create("one of many").key_id
-    assert rights.may_use(key_id)
+    _, key_hash = new_key(app)
+    assert rights.may_use(key_hash)
     with autocommit(app.engine).connect() as connection:
         connection.execute(
             sa.text(
@@ -253,15 +249,11 @@ def test_a_change_of_very_many_keys_is_one_message_that_makes_everybody_forget(a
         connection.execute(sa.text("UPDATE virtual_keys SET disabled_at = now()"))
     app.access.changes.relay()
 
-    wait_until(lambda: not rights.may_use(key_id), 2)
+    wait_until(lambda: not rights.may_use(key_hash), 2)
     assert rights.gaps > gaps
     with cache(app) as client:
-        head = "vkey:" + sa_md5(1)
-        assert client.get(head) == b'{"version":2,"tombstone":true}'
-
-
-def sa_md5(number: int) -> str:
-    return hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
+        one = hashlib.md5(b"1", usedforsecurity=False).hexdigest()
+        assert client.get(f"vkey:{one}") == b'{"version":2,"tombstone":true}'
 
 
 def test_the_lag_is_measured_by_canaries_of_others(app: App, rights: Rights) -> None:
