@@ -142,6 +142,7 @@ def test_what_processes_counted_is_the_sum_whatever_was_reset_meanwhile(own_link
     assert sum(figures.misses for figures in everything) == 3200
     assert sum(figures.invalidations for figures in everything) == 3200
     assert sum(of(figures, "passes").get("memory", 0) for figures in everything if figures.caches) == 16_000
+    assert int(own_link.client.get(PREFIX + "hits") or 0) == last.hits
     assert len(resets) > 5
     assert own_link.client.zcard(PREFIX + "processes") == 1  # the one that read last: nothing piles up
 
@@ -155,6 +156,8 @@ def test_a_reset_gives_the_figures_up_to_now_and_begins_at_zero(own_link: RedisL
     previous = statistics.reset()
 
     assert (previous.hits, previous.reset_at) == (1, first)
+    totals = [PREFIX + total for total in ("hits", "misses", "invalidations")]
+    assert own_link.client.mget(totals) == [None] * 3
     now = statistics.read()
     assert (now.hits, now.misses, now.invalidations) == (0, 0, 0)
     assert of(now, "passes") == {}
