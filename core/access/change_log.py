@@ -45,9 +45,9 @@ class LogKeys:
         self.filters = instance + "ip_filters"
         self._limits = instance + "vkey_ratelimits:"
 
-    def copies(self, changed: ChangedKey) -> tuple[list[str], list[str]]:
-        """What Redis may hold of a virtual key: what gets a tombstone, and what is deleted."""
-        return [f"vkey:{h}" for h in changed.hashes], [self._limits + h for h in changed.hashes]
+    def copies(self, changed: ChangedKey) -> list[str]:
+        """What Redis may hold of a virtual key."""
+        return [name + h for h in changed.hashes for name in ("vkey:", self._limits)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,33 +124,29 @@ class ChangeLog:
         return Reading(name.decode(), int(seq), int(now_us), tuple(_entry(at, fields) for at, fields in entries))
 
     def _drop_copies(self, items: Sequence[Appended], words: list[str | bytes]) -> None:
-        graves, versions, others = self._copies(items)
+        graves = self._graves(items)
         # Readers are told last: who hears of a change finds no older copy in Redis.
-        while len(graves) + len(others) > MOST_KEYS:
-            some, count = graves[:MOST_KEYS], min(MOST_KEYS, len(graves))
-            more = others[: MOST_KEYS - count]
-            self._announce(some, versions[:count], more, [])
-            graves, versions, others = graves[count:], versions[count:], others[len(more) :]
-        if graves or others or words:
-            self._announce(graves, versions, others, words)
+        while len(graves) > MOST_KEYS:
+            self._announce(graves[:MOST_KEYS], [])
+            graves = graves[MOST_KEYS:]
+        if graves or words:
+            self._announce(graves, words)
 
-    def _copies(self, items: Sequence[Appended]) -> tuple[list[str], list[int], list[str]]:
+    def _graves(self, items: Sequence[Appended]) -> list[tuple[str, int]]:
+        """The copies that changes make old, and the version from which on one is not."""
         graves: dict[str, int] = {}
-        others: dict[str, None] = {}
         for item in items:
             if isinstance(item.change, KeysChanged):
                 for changed in item.change.keys:
-                    buried, deleted = self._keys.copies(changed)
-                    graves.update((key, max(changed.version, graves.get(key, 0))) for key in buried)
-                    others.update(dict.fromkeys(deleted))
+                    for key in self._keys.copies(changed):
+                        graves[key] = max(changed.version, graves.get(key, 0))
             elif isinstance(item.change, IpFiltersChanged):
-                others[self._keys.filters] = None
-        return list(graves), list(graves.values()), list(others)
+                graves[self._keys.filters] = max(item.change.version, graves.get(self._keys.filters, 0))
+        return list(graves.items())
 
-    def _announce(
-        self, graves: list[str], versions: list[int], others: list[str], words: Sequence[str | bytes]
-    ) -> None:
-        keys = [self._keys.log, self._keys.head, *graves, *others]
+    def _announce(self, graves: Sequence[tuple[str, int]], words: Sequence[str | bytes]) -> None:
+        keys = [self._keys.log, self._keys.head, *(key for key, _ in graves)]
+        versions = [version for _, version in graves]
         self._run(ANNOUNCE, _ANNOUNCE_SHA, keys, [_new_epoch(), "", 0, len(graves), *versions, *words])
 
     def _run(self, script: str, sha: str, keys: list[Any], arguments: list[Any]) -> Any:

@@ -44,7 +44,7 @@ end
 """.replace("MOST_ENTRIES", str(MOST_ENTRIES))
 
 # What is under a key may be an entry or a tombstone of core/cache/. A newer tombstone stays, anything else goes: that
-# an entry claims to be newer is no proof that it is.
+# an entry claims to be newer is no proof that it is. The lock of a load that is out goes too: what it brings is old.
 _TOMBSTONE = """
 local function bury(key, version)
   local head = redis.pcall('GETRANGE', key, 0, 63)
@@ -52,19 +52,18 @@ local function bury(key, version)
   if there and tonumber(there) > version then return end
   local stone = '{"version":' .. string.format('%.0f', version) .. ',"tombstone":true}'
   redis.call('SET', key, stone, 'PX', TOMBSTONE_MS)
+  redis.call('DEL', key .. ':lock')
 end
 """.replace("TOMBSTONE_MS", str(TOMBSTONE_MS))
 
-# KEYS[3...]: first those that get a tombstone, then those that are deleted. ARGV[4]: how many get a tombstone; then the
-# version of each; then entries of the log, three words each: id, what it holds (change, gap), the text. No entries: the
-# copies only, nobody is told.
+# KEYS[3...]: those that get a tombstone. ARGV[4]: how many; then the version of each; then entries of the log, three
+# words each: id, what it holds (change, gap), the text. No entries: the copies only, nobody is told.
 ANNOUNCE = (
     _EPOCH
     + _TOMBSTONE
     + """
 local graves = tonumber(ARGV[4])
 for i = 1, graves do bury(KEYS[2 + i], tonumber(ARGV[4 + i])) end
-for i = 3 + graves, #KEYS do redis.call('DEL', KEYS[i]) end
 local told = false
 for i = 5 + graves, #ARGV, 3 do
   append('id', ARGV[i], ARGV[i + 1], ARGV[i + 2])
