@@ -2,6 +2,7 @@
 `python -m bench tasks [--json] [--quick] [--only a,b]`: measure, print a table, say which targets are met.
 
 `python -m bench schedules [--json] [--quick]`: what 10,000 hourly schedules cost, watched for ten minutes.
+`python -m bench invalidation [--json] [--quick]`: how late a disabled key is refused in three processes.
 `python -m bench profile`: show where a worker process spends a drain. Exits 0 also when a target is missed.
 """
 
@@ -18,7 +19,7 @@ import redis
 import sqlalchemy
 from rich.console import Console
 
-from bench import profile, schedules
+from bench import invalidation, profile, schedules
 from bench.figures import Report
 from bench.load import LoadFailed
 from bench.peer_environment import PeersMissing
@@ -52,6 +53,9 @@ def main(arguments: list[str]) -> int:
     timed = suites.add_parser("schedules", help="what 10,000 hourly schedules cost a scheduler and the database")
     timed.add_argument("--json", action="store_true", help="end with one JSON object")
     timed.add_argument("--quick", action="store_true", help="20 seconds instead of ten minutes")
+    heard = suites.add_parser("invalidation", help="from the commit of a disable to its effect in three processes")
+    heard.add_argument("--json", action="store_true", help="end with one JSON object")
+    heard.add_argument("--quick", action="store_true", help="50 rounds instead of 500")
     profiled = suites.add_parser("profile", help="where a worker process spends a drain")
     profiled.add_argument("--tasks", type=int, default=30_000, help="enqueued before (30000)")
     profiled.add_argument("--seconds", type=int, default=8, help="how long to sample (8)")
@@ -62,6 +66,8 @@ def main(arguments: list[str]) -> int:
         return _profile(console, tasks=given.tasks, seconds=given.seconds)
     if given.suite == "schedules":
         return _schedules(console, quick=given.quick, as_json=given.json)
+    if given.suite == "invalidation":
+        return _invalidation(console, quick=given.quick, as_json=given.json)
     wanted = [word.strip() for word in given.only.split(",")]
     unknown = sorted(set(wanted) - set(names))
     if unknown:
@@ -91,6 +97,20 @@ def _schedules(console: Console, *, quick: bool, as_json: bool) -> int:
             schedules.run(servers, report, seconds=20 if quick else 600)
         except FAILURES as error:
             report.notes.append(f"schedules failed: {type(error).__name__}: {error}")
+    report.show(console)
+    if as_json:
+        print(json.dumps(report.summary()))
+    return 0
+
+
+def _invalidation(console: Console, *, quick: bool, as_json: bool) -> int:
+    report = Report()
+    invalidation.expect(report)
+    with open_bench_servers() as servers:
+        try:
+            invalidation.run(servers, report, rounds=50 if quick else 500)
+        except FAILURES as error:
+            report.notes.append(f"invalidation failed: {type(error).__name__}: {error}")
     report.show(console)
     if as_json:
         print(json.dumps(report.summary()))

@@ -142,7 +142,7 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing(
     app.watch.listen(KeysChanged, later.append)
 
     with caplog.at_level(logging.ERROR):
-        key_id, key_hash = new_key(app)
+        key_id, _ = new_key(app)
         app.keys.disable(key_id)
         wait_until(lambda: later, 2)
 
@@ -231,7 +231,7 @@ def test_two_processes_that_find_no_epoch_agree_on_one(app: App, log_keys: LogKe
 
 
 def test_a_change_of_very_many_keys_is_one_message_that_makes_everybody_forget(app: App, rights: Rights) -> None:
-    key_id, key_hash = new_key(app)
+    _, key_hash = new_key(app)
     assert rights.may_use(key_hash)
     with autocommit(app.engine).connect() as connection:
         connection.execute(
