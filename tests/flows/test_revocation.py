@@ -205,6 +205,29 @@ def test_redis_is_away_and_comes_back_with_old_entries(site: Site, how: str, tmp
     wait_until(lambda: _answers(site), 20)
 
 
+def test_redis_is_not_believed_after_an_outage_before_the_database_said_what_was_revoked(
+    site: Site, tmp_path: Path
+) -> None:
+    key_id, key_hash = site.new_key()
+    with ExitStack() as running, site.cache() as client:
+        entry = client.get(f"vkey:{key_hash}")
+        assert entry is not None
+        with ExitStack() as database:
+            with site.servers.hung("valkey"):
+                disable_unheard(site.app, key_id)
+                fresh = running.enter_context(rights_process(site.app.settings, tmp_path / "rights.log"))
+                assert fresh.may("00") == "no"
+                database.enter_context(site.servers.hung("postgres"))
+            # The log is followed again, and nobody can tell that the entry is old. (What was sent to the hung server
+            # reaches it now, other than after a cut line: so the entry is put back.)
+            time.sleep(2.5)
+            client.set(f"vkey:{key_hash}", entry, px=60_000)
+            fresh.ask(key_hash)
+            assert not fresh.has_answered(2.0)
+        assert fresh.answer() in ("no", "away")
+        wait_until(lambda: fresh.may(key_hash) == "no", 10)
+
+
 def _answers(site: Site) -> bool:
     try:
         with site.cache() as client:
