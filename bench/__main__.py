@@ -1,9 +1,7 @@
 """
 `python -m bench tasks [--json] [--quick] [--only a,b]`: measure, print a table, say which targets are met.
 
-`python -m bench schedules [--json] [--quick]`: what 10,000 hourly schedules cost, watched for ten minutes.
-`python -m bench capabilities [--json] [--quick]`: how soon processes serve a new model of a provider with 10,000.
-`python -m bench limiter [--json] [--quick]`: what a decision over limits costs, beside the `limits` library.
+`python -m bench NAME [--json] [--quick]`, with a name of `bench/suites.py`: the same for one thing by itself.
 `python -m bench profile`: show where a worker process spends a drain. Exits 0 also when a target is missed.
 """
 
@@ -14,24 +12,22 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 
 import psycopg
 import redis
 import sqlalchemy
 from rich.console import Console
 
-from bench import capabilities, limiter, profile, schedules
+from bench import profile
 from bench.figures import Report
 from bench.load import LoadFailed
 from bench.peer_environment import PeersMissing
 from bench.processes import ChildFailed
 from bench.scenarios import SCENARIOS
 from bench.size import FULL, QUICK
-from bench.system import CHECKOUT, Servers, open_bench_servers
+from bench.suites import SUITES, Suite
+from bench.system import CHECKOUT, open_bench_servers
 from core.errors import HeadraceError
-
-Measure = Callable[[Servers, Report], None]
 
 # What may go wrong in one scenario without taking the others' figures away.
 FAILURES = (
@@ -54,29 +50,21 @@ def main(arguments: list[str]) -> int:
     tasks.add_argument("--json", action="store_true", help="end with one JSON object")
     tasks.add_argument("--quick", action="store_true", help="small numbers, one round: shows that it works")
     tasks.add_argument("--only", default=",".join(names), help=f"scenarios, comma separated: {', '.join(names)}")
-    timed = suites.add_parser("schedules", help="what 10,000 hourly schedules cost a scheduler and the database")
-    timed.add_argument("--json", action="store_true", help="end with one JSON object")
-    timed.add_argument("--quick", action="store_true", help="20 seconds instead of ten minutes")
-    known = suites.add_parser("capabilities", help="how soon two web processes serve a new model among 10,000")
-    known.add_argument("--json", action="store_true", help="end with one JSON object")
-    known.add_argument("--quick", action="store_true", help="10 rounds instead of 100")
+    for suite in SUITES:
+        alone = suites.add_parser(suite.name, help=suite.help)
+        alone.add_argument("--json", action="store_true", help="end with one JSON object")
+        alone.add_argument("--quick", action="store_true", help=suite.quick_help)
     profiled = suites.add_parser("profile", help="where a worker process spends a drain")
     profiled.add_argument("--tasks", type=int, default=30_000, help="enqueued before (30000)")
     profiled.add_argument("--seconds", type=int, default=8, help="how long to sample (8)")
-    limited = suites.add_parser("limiter", help="what a decision over limits costs, beside the limits library")
-    limited.add_argument("--json", action="store_true", help="end with one JSON object")
-    limited.add_argument("--quick", action="store_true", help="one round of 1,000 decisions")
     given = parser.parse_args(arguments)
     os.chdir(CHECKOUT)  # our programs are run as `python -m web`, from here
     console = Console(width=None if sys.stdout.isatty() else 140)
     if given.suite == "profile":
         return _profile(console, tasks=given.tasks, seconds=given.seconds)
-    if given.suite == "schedules":
-        return _alone("schedules", console, _schedules(quick=given.quick), as_json=given.json)
-    if given.suite == "capabilities":
-        return _alone("capabilities", console, _capabilities(quick=given.quick), as_json=given.json)
-    if given.suite == "limiter":
-        return _alone("limiter", console, _limiter(quick=given.quick), as_json=given.json)
+    for suite in SUITES:
+        if given.suite == suite.name:
+            return _alone(suite, console, quick=given.quick, as_json=given.json)
     wanted = [word.strip() for word in given.only.split(",")]
     unknown = sorted(set(wanted) - set(names))
     if unknown:
@@ -98,42 +86,19 @@ def _profile(console: Console, *, tasks: int, seconds: int) -> int:
     return 0
 
 
-def _schedules(*, quick: bool) -> Measure:
-    def measure(servers: Servers, report: Report) -> None:
-        schedules.expect(report)
-        schedules.run(servers, report, seconds=20 if quick else 600)
-
-    return measure
-
-
-def _capabilities(*, quick: bool) -> Measure:
-    def measure(servers: Servers, report: Report) -> None:
-        capabilities.expect(report)
-        capabilities.run(servers, report, rounds=10 if quick else 100)
-
-    return measure
-
-
-def _alone(name: str, console: Console, measure: Measure, *, as_json: bool) -> int:
+def _alone(suite: Suite, console: Console, *, quick: bool, as_json: bool) -> int:
     """A suite of one scenario; when it fails its targets are unmet and a note says why."""
     report = Report()
+    suite.expect(report)
     with open_bench_servers() as servers:
         try:
-            measure(servers, report)
+            suite.run(servers, report, quick)
         except FAILURES as error:
-            report.notes.append(f"{name} failed: {type(error).__name__}: {error}")
-    report.show(console, title=f"bench {name}")
+            report.notes.append(f"{suite.name} failed: {type(error).__name__}: {error}")
+    report.show(console, title=f"bench {suite.name}")
     if as_json:
         print(json.dumps(report.summary()))
     return 0
-
-
-def _limiter(*, quick: bool) -> Measure:
-    def measure(servers: Servers, report: Report) -> None:
-        limiter.expect(report)
-        limiter.run(servers, report, decisions=1_000 if quick else 10_000, rounds=1 if quick else 5)
-
-    return measure
 
 
 def run(wanted: list[str], *, quick: bool) -> Report:

@@ -166,10 +166,6 @@ def build_app(settings: Settings) -> App:
     )
 
 
-def _relay_nothing() -> None:
-    """Every process finds out by itself: the database wrote the change down."""
-
-
 def _discover_again(event: ProviderChanged, discoveries: DiscoveryRequests, copies: CapabilityCopies) -> None:
     """After a change of a provider; what fails here the revalidation of the web processes makes up for."""
     if event.version == 0:

@@ -6,6 +6,7 @@ Run as a program it is such a process: `may {hash}` on its standard input is ans
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 import threading
@@ -108,6 +109,10 @@ class RightsProcess:
     def answer(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
+
+    def has_answered(self, timeout_s: float) -> bool:
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], timeout_s)[0])
 
     def may(self, key_hash: str) -> str:
         """`yes`, `no`, or `away`: it could not be found out."""
