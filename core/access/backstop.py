@@ -19,6 +19,7 @@ from core.access.change_rows import WINDOW_S, ChangeRow, Look
 from core.access.changes import Changes, read_change
 from core.access.doors import DoorRow
 from core.access.hearing import CURRENT_S, Hearing, now_s
+from core.access.local_limiter import ALONE, Share
 from core.connections import autocommit, database_errors
 from core.errors import StoreUnavailable
 
@@ -57,7 +58,7 @@ class Backstop:
         self._looked_s = 0.0
         self._prune_at = now_s() + random.uniform(0.1, 1.0) * PRUNE_EVERY_S  # noqa: S311 (not all at once)
         self._away = False
-        self.live_doors = 1
+        self.share = ALONE
         self.current_until = 0.0
         """Until then what was heard is all that was committed up to four seconds before."""
         self.clean_connection = -1
@@ -124,8 +125,9 @@ class Backstop:
 
     def _look_at_doors(self, connection: sa.Connection) -> None:
         if self._door is not None:
-            self._door.beat(connection)
-        self.live_doors = max(1, doors.count_live(connection))
+            self.share = self._door.beat(connection)
+        else:
+            self.share = Share(max(1, doors.count_live(connection)))
         if now_s() >= self._prune_at:
             self._prune_at = now_s() + PRUNE_EVERY_S
             doors.prune(connection)

@@ -24,7 +24,7 @@ from core.access.limit_copies import LimitCopies
 from core.access.limiter import Fallback, Limiter
 from core.access.limits_of import LimitKeys
 from core.access.limits_refresh import LimitsRefresh
-from core.access.local_limiter import LocalLimiter, Share
+from core.access.local_limiter import LocalLimiter
 from core.access.owners import Owners
 from core.access.peppers import Peppers
 from core.access.renewal import ConcurrencyRenewal
@@ -157,7 +157,7 @@ def _listen(access: Access) -> None:
 
 
 def _fallback(policy: str, watch: Watch) -> Fallback:
-    return Fallback(policy, LocalLimiter(lambda: Share(watch.live_doors)))
+    return Fallback(policy, LocalLimiter(lambda: watch.share))
 
 
 def _bans(settings: Settings, engine: sa.Engine, cache: RedisLink, relay: Callable[[], object]) -> Bans:

@@ -20,6 +20,7 @@ from core.access.doors import DoorRow
 from core.access.follower import Follower
 from core.access.hearing import Hearing, now_s
 from core.access.lag import LagReport, Lags
+from core.access.local_limiter import ALONE, Share
 from core.connections import RedisLink, connect_database
 from core.events.access import Change
 
@@ -126,9 +127,14 @@ class Watch:
         return lags.report(now=now_s())
 
     @property
+    def share(self) -> Share:
+        """This process's part of the limits among the live web processes; while the database is away as last counted."""
+        return ALONE if self._backstop is None else self._backstop.share
+
+    @property
     def live_doors(self) -> int:
-        """Live web processes, at least one; as last counted while the database is away."""
-        return 1 if self._backstop is None else self._backstop.live_doors
+        """Live web processes, at least one."""
+        return self.share.processes
 
     def _reconnected(self) -> None:
         if self._backstop is not None:

@@ -62,7 +62,7 @@ def test_a_rule_is_made_shown_changed_and_removed_and_the_door_follows_at_once(a
         "note": "scrapers",
         "version": 1,
     }
-    assert (refused.status, refused.json["code"]) == (403, "ip_refused")
+    assert (refused.status, refused.json["code"]) == (403, "address_refused")
     assert (changed.json["enabled"], changed.json["note"], changed.json["version"]) == (False, "scrapers", 2)
     assert allowed.status == 200
     assert admin.send("DELETE", f"{PATH}/{made.json['id']}").status == 204
@@ -72,7 +72,9 @@ def test_a_rule_is_made_shown_changed_and_removed_and_the_door_follows_at_once(a
 def test_the_filter_comes_before_the_key_and_after_the_ban(admin: Caller) -> None:
     admin.post(PATH, {"action": "deny", "cidr": "203.0.113.0/24"})
 
-    assert admin.with_key("wrong").get("/v1/admin/jobs", **from_address("203.0.113.7")).json["code"] == "ip_refused"
+    assert (
+        admin.with_key("wrong").get("/v1/admin/jobs", **from_address("203.0.113.7")).json["code"] == "address_refused"
+    )
     admin.post("/v1/admin/bans", {"ip": "203.0.113.7", "reason": "x"})
     assert admin.get("/v1/admin/jobs", **from_address("203.0.113.7")).json["code"] == "banned"
 

@@ -110,7 +110,8 @@ def test_every_admin_operation_takes_the_admin_key_and_says_what_it_refuses(docu
 
 def test_only_admin_operations_take_the_admin_key(document: Json) -> None:
     for path, method, operation in operations(document):
-        if not path.startswith("/v1/admin/"):
+        # Other gateways verify keys as operators, or let the key speak for itself.
+        if not path.startswith("/v1/admin/") and path != "/v1/keys/verify":
             assert {"adminKey": []} not in operation.get("security", []), (path, method)
 
 

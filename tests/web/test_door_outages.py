@@ -10,8 +10,11 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from core.access.doors import SILENT_S
 from core.app import App, open_app
+from core.errors import StoreUnavailable
 from core.events.access import Limits
 from core.settings import load_settings
 from tests.support.waiting import wait_until
@@ -33,8 +36,28 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[App]:
 
 @pytest.fixture
 def own(app: App, tmp_path: Path) -> Generator[Site]:
+    wait_until(lambda: _answers(app), 20, what="the database is back from the test before")
     with open_site(app, tmp_path / "web.log") as opened:
         yield opened
+
+
+def _answers(app: App) -> bool:
+    try:
+        app.check()
+        app.keys.list()
+    except (StoreUnavailable, OperationalError):  # a pooled connection may still be the old server's
+        return False
+    return True
+
+
+def _doors_that_know_of(app: App, count: int) -> bool:
+    """Whether so many web processes live, and each has looked since the youngest came."""
+    query = (
+        "SELECT count(*), min(heartbeat_at) > max(started_at) FROM doors WHERE heartbeat_at > now() - interval '5 s'"
+    )
+    with app.engine.connect() as connection:
+        live, have_looked = connection.exec_driver_sql(query).one()
+    return bool(live == count and have_looked)
 
 
 @pytest.fixture
@@ -122,6 +145,7 @@ def test_with_redis_away_two_processes_share_a_limit(own: Site, own_servers: Own
         second = stack.enter_context(running_web(own.app.settings, tmp_path / "second.log"))
         key = own.app.keys.create("shared", limits=Limits(rpm=LIMIT)).clear_key
         callers = [own.caller.with_key(key), Caller(second.url, key)]
+        wait_until(lambda: _doors_that_know_of(own.app, 2), 2 * SILENT_S, what="each process knows of the other")
         stack.enter_context(own_servers.ended("valkey"))
         for caller in callers:
             assert caller.get("/v1/models").status == 200

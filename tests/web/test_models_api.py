@@ -122,9 +122,9 @@ def test_a_task_its_model_is_known_not_to_do_is_refused_with_the_reason(models: 
     assert models.post("/v1/tasks", wrong).status == 422
 
 
-def test_a_schedule_of_a_task_its_model_cannot_do_is_refused_with_the_reason(own_site: Site, models: Caller) -> None:
+def test_a_schedule_of_a_task_that_its_model_cannot_do_is_refused(own_site: Site, own_models: Caller) -> None:
     assert own_site.app.settings.admin_key is not None
-    admin = models.with_key(own_site.app.settings.admin_key.get_secret_value())
+    admin = own_models.with_key(own_site.app.settings.admin_key.get_secret_value())
     body = {"name": "nightly", "cron": "30 2 * * *", "owner": own_site.key_id, "task": chat("text-embedding-3-small")}
 
     for path in ("/v1/admin/schedules", "/v1/admin/schedules/preview"):
