@@ -128,7 +128,7 @@ class Watch:
 
     @property
     def share(self) -> Share:
-        """This process's part of the limits among the live web processes; while the database is away as last counted."""
+        """This process's part of the limits of all live web processes; as last counted while the database is away."""
         return ALONE if self._backstop is None else self._backstop.share
 
     @property
