@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from threading import Barrier
 
@@ -50,14 +51,19 @@ def _answers(app: App) -> bool:
     return True
 
 
-def _doors_that_know_of(app: App, count: int) -> bool:
-    """Whether so many web processes live, and each has looked since the youngest came."""
-    query = (
-        "SELECT count(*), min(heartbeat_at) > max(started_at) FROM doors WHERE heartbeat_at > now() - interval '5 s'"
-    )
-    with app.engine.connect() as connection:
-        live, have_looked = connection.exec_driver_sql(query).one()
-    return bool(live == count and have_looked)
+def _await_doors(app: App, count: int) -> None:
+    """Until so many web processes live, those of tests before are gone, and each has counted since."""
+
+    def looked_at() -> tuple[int, datetime, datetime]:
+        query = """SELECT count(*), min(heartbeat_at), clock_timestamp() FROM doors
+            WHERE heartbeat_at > clock_timestamp() - make_interval(secs => %(silent_s)s)"""
+        with app.engine.connect() as connection:
+            live, oldest_look, now = connection.exec_driver_sql(query, {"silent_s": SILENT_S}).one()
+        return live, oldest_look, now
+
+    wait_until(lambda: looked_at()[0] == count, 2 * SILENT_S, what="so many live")
+    _, _, since = looked_at()
+    wait_until(lambda: looked_at()[1] > since, 10, what="each has counted since")
 
 
 @pytest.fixture
@@ -145,7 +151,7 @@ def test_with_redis_away_two_processes_share_a_limit(own: Site, own_servers: Own
         second = stack.enter_context(running_web(own.app.settings, tmp_path / "second.log"))
         key = own.app.keys.create("shared", limits=Limits(rpm=LIMIT)).clear_key
         callers = [own.caller.with_key(key), Caller(second.url, key)]
-        wait_until(lambda: _doors_that_know_of(own.app, 2), 2 * SILENT_S, what="each process knows of the other")
+        _await_doors(own.app, 2)
         stack.enter_context(own_servers.ended("valkey"))
         for caller in callers:
             assert caller.get("/v1/models").status == 200
