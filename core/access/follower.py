@@ -131,7 +131,9 @@ class Follower:
 
     def _begin(self, reading: Reading) -> None:
         """From here on; whatever was before, all of it is forgotten."""
-        logger.info("rights are read anew", extra={"is_new_epoch": reading.epoch != self.epoch})
+        # The first time is how every process begins.
+        level = logging.INFO if self.epoch else logging.DEBUG
+        logger.log(level, "rights are read anew", extra={"is_new_epoch": reading.epoch != self.epoch})
         # Not trusted while it is being forgotten. The epoch first: what is stored under the old one counts no more.
         self.current_until = 0.0
         self.epoch, self._position = reading.epoch, reading.seq
