@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
 from core.app import App
@@ -105,3 +106,43 @@ def _url(settings: Settings) -> str:
 def test_the_log_says_where_it_listens(own_site: Site) -> None:
     assert isinstance(own_site.web, WebProcess)
     assert f"url={own_site.web.url}" in own_site.web.text()
+
+
+THREAD_DIES = """
+import ctypes, sys, threading, time
+from core.app import open_app
+from core.settings import load_settings
+from web.server import bind, run
+
+def end(name):
+    while True:
+        for thread in threading.enumerate():
+            if thread.name == name:
+                time.sleep(0.5)
+                # As a mistake of ours would: the thread ends at its next step.
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+                return
+        time.sleep(0.05)
+
+threading.Thread(target=end, args=(sys.argv[1],), daemon=True).start()
+settings = load_settings()
+with bind("127.0.0.1", 0) as listener, open_app(settings) as app:
+    status = run(app, listener)
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize("name", ["access log", "access backstop", "access upkeep"])
+def test_a_web_process_in_which_a_thread_of_rights_died_ends_with_70(app: App, name: str) -> None:
+    """Law 10: nobody may go on trusting what nobody keeps right any more."""
+    ran = subprocess.run(
+        [sys.executable, "-c", THREAD_DIES, name],
+        cwd=CHECKOUT,
+        env=child_environment(app.settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 70, ran.stderr
