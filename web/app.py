@@ -121,6 +121,7 @@ async def open_web(app: App) -> AsyncGenerator[Web]:
     router = build_router(resources, app.types)
     revalidation = Revalidation(app.discoveries.request_stale, threads)
     app.access.start(is_door=True)
+    await limits.open()
     wakeups.start()
     app.capabilities.hear()
     revalidation.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,13 @@ from web.answers import Headers
 from web.redis_connection import FAILURES, RedisConnection
 
 MOST = 16  # asks in one call: a millisecond of Redis, in which nobody else is served
+LOOKS_AGAIN_S = (0.01, 0.02)  # after Redis's time: enough for a loop that was busy to read what came meanwhile
 MOST_WAITING = 4096  # beyond it Redis is too slow for what comes in
 
 
 @dataclass(slots=True)
 class _Waiting:
     ask: Ask
-    since: float
     decided: asyncio.Future[Decision | None]
 
 
@@ -58,6 +59,12 @@ class WebLimits:
             return self._fallback.decide(ask)
         return decision
 
+    async def open(self) -> None:
+        """Connect, so that the first burst of requests need not wait for that. Redis away: it is tried again then."""
+        if self._connection is not None:
+            with suppress(*FAILURES, redis.RedisError):
+                await self._connection.call("PING")
+
     async def close(self) -> None:
         """Whoever waits still is answered by the policy."""
         self._resume_at = float("inf")
@@ -68,10 +75,9 @@ class WebLimits:
             await self._connection.close()
 
     async def _ask_redis(self, ask: Ask) -> Decision | None:
-        now = time.monotonic()
-        if self._connection is None or now < self._resume_at or len(self._waiting) >= MOST_WAITING:
+        if self._connection is None or time.monotonic() < self._resume_at or len(self._waiting) >= MOST_WAITING:
             return None
-        waiting = _Waiting(ask, now, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(ask, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._pump is None:
             self._pump = asyncio.create_task(self._run(self._connection))
@@ -95,26 +101,50 @@ class WebLimits:
         self._waiting.clear()
 
     async def _read(self, connection: RedisConnection, batch: list[_Waiting]) -> list[Decision] | None:
-        left_s = REDIS_TIMEOUT_S - (time.monotonic() - batch[0].since)
         if time.monotonic() < self._resume_at:
             return None
         asks = [waiting.ask for waiting in batch]
         keys, arguments = limit_script.call_of(asks)
         script = limit_script.DECIDE
         try:
-            if left_s <= 0:
-                raise TimeoutError
             try:
-                answer: Any = await connection.call(
-                    "EVALSHA", script.sha, len(keys), *keys, *arguments, timeout_s=left_s
-                )
+                answer = await self._call(connection, "EVALSHA", script.sha, len(keys), *keys, *arguments)
             except NoScriptError:
-                answer = await connection.call("EVAL", script.text, len(keys), *keys, *arguments, timeout_s=left_s)
+                answer = await self._call(connection, "EVAL", script.text, len(keys), *keys, *arguments)
         except (*FAILURES, redis.RedisError):
             self._resume_at = time.monotonic() + REDIS_PAUSE_S
             return None
         self._fallback.redis_answered()
         return limit_script.decisions_from(asks, answer)
+
+    async def _call(self, connection: RedisConnection, *command: Any) -> Any:
+        """
+        A command and its answer, within the time that Redis has.
+
+        It is Redis's time and not ours: a loop that was busy for so long finds the answer waiting. To take that for an
+        absent Redis would let the same requests be counted twice, there and here.
+
+        Raises:
+            FAILURES, redis.ResponseError: as `RedisConnection.call`.
+        """
+        reading: asyncio.Task[Any] | None = None
+        try:
+            if not connection.is_connected:
+                await connection.connect()
+            await connection.send(*command)
+            reading = asyncio.create_task(connection.read())
+            for patience_s in (REDIS_TIMEOUT_S, *LOOKS_AGAIN_S):
+                done, _ = await asyncio.wait({reading}, timeout=patience_s)
+                if done:
+                    return reading.result()
+            raise TimeoutError
+        except redis.ResponseError:
+            raise
+        except BaseException:  # an answer may still be on its way: the connection is out of step
+            if reading is not None:
+                reading.cancel()
+            await connection.close()
+            raise
 
 
 def _tell(waiting: _Waiting, decision: Decision | None) -> None:
