@@ -72,7 +72,8 @@ class Access:
 
     def is_alive(self) -> bool:
         """False: a thread ended by a mistake of ours, and the process must end too (law 10)."""
-        return self.watch.is_alive() and self.upkeep.is_alive()
+        parts = (self.watch, self.upkeep, self.ip_filters, self.bans, self.caches)
+        return all(part.is_alive() for part in parts)
 
     def close(self) -> None:
         self.upkeep.close()
