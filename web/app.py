@@ -164,7 +164,7 @@ def admin_routes(app: App, admin: Admin) -> list[Routes]:
     return [
         AdminJobRoutes(admin, app.schedules),
         AdminScheduleRoutes(admin, app.schedules),
-        AdminCacheRoutes(admin, app.access.caches),
+        AdminCacheRoutes(admin, app.access),
         AdminCapabilityRoutes(admin, app.capabilities, app.capability_overrides, app.discoveries),
         AdminProviderRoutes(admin, app.providers),
         AdminKeyRoutes(admin, app.keys),

@@ -234,6 +234,10 @@ class Bans:
     def in_memory(self) -> int:
         return len(self._memory)
 
+    def is_alive(self) -> bool:
+        """False: its thread ended by a mistake of ours, and the process must end too (law 10)."""
+        return self._reader.is_alive()
+
     def close(self) -> None:
         self._reader.close()
         self._writer.close()

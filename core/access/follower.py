@@ -53,7 +53,7 @@ class Follower:
         self._position = 0
         self._unheard = 0
         self._pause_s = _PAUSE_S[0]
-        self._tick_at = 0.0
+        self._next_tick_at = 0.0
         self._warned_at = float("-inf")
         self.lags = Lags()
         self.epoch = ""
@@ -93,14 +93,14 @@ class Follower:
             self._pause_s = _PAUSE_S[0]
             self._on_connect()
             while not self._closing.is_set():
-                wait_s = min(SLICE_S, max(0.0, self._tick_at + TICK_S - now_s()))
+                wait_s = min(SLICE_S, max(0.0, self._next_tick_at - now_s()))
                 if subscription.get_message(timeout=wait_s) is not None:  # pyright: ignore[reportUnknownMemberType] (as above)
                     self._unheard = 0
                     # One reading for all that wait.
                     while subscription.get_message(timeout=0) is not None:  # pyright: ignore[reportUnknownMemberType] (as above)
                         pass
                     self._read(is_tick=False)
-                elif now_s() >= self._tick_at + TICK_S:
+                elif now_s() >= self._next_tick_at:
                     self._read(is_tick=True)
         finally:
             subscription.close()
@@ -111,7 +111,8 @@ class Follower:
             began = now_s()
             reading = self._log.read(self.epoch, self._position, canary_by=self._name if is_tick else "")
             if is_tick:
-                self._tick_at = began
+                # Of those who tick in step the same one would send every canary, and never hear one.
+                self._next_tick_at = began + TICK_S * random.uniform(0.8, 1.0)  # noqa: S311 (jitter)
             if self._take(reading, is_tick=is_tick):
                 # As of before the reading. Told, and only then trusted.
                 self.current_until, self.fresh_until = began + CURRENT_S, began + FRESH_S

@@ -180,6 +180,10 @@ class IpFilters:
         """Read the rules on a thread of its own, and follow the changes there."""
         self._reader.start()
 
+    def is_alive(self) -> bool:
+        """False: its thread ended by a mistake of ours, and the process must end too (law 10)."""
+        return self._reader.is_alive()
+
     def close(self) -> None:
         self._reader.close()
 

@@ -72,7 +72,8 @@ class Access:
 
     def is_alive(self) -> bool:
         """False: a thread ended by a mistake of ours, and the process must end too (law 10)."""
-        return self.watch.is_alive() and self.upkeep.is_alive()
+        parts = (self.watch, self.upkeep, self.ip_filters, self.bans, self.caches)
+        return all(part.is_alive() for part in parts)
 
     def close(self) -> None:
         self.upkeep.close()
@@ -101,7 +102,13 @@ def build_access(settings: Settings, engine: sa.Engine, cache: RedisLink) -> Acc
     )
     caches = Caches(cache, pepper=pepper, trust=watch, changes=changes)
     peppers = Peppers.parse(pepper)
-    keys = VirtualKeys(direct.connect, peppers, announce=changes.relay)
+
+    def announce() -> None:
+        # Without a log this process would hear of its own change with the next look, in up to two seconds.
+        if not (changes.relay() and uses_redis):
+            watch.urge()
+
+    keys = VirtualKeys(direct.connect, peppers, announce=announce)
     limit_copies = LimitCopies(caches, instance)
     limit_keys = LimitKeys(instance)
     used = cache if uses_redis else None

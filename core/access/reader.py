@@ -52,6 +52,10 @@ class Reader:
             self._is_due = True
             self._changed.notify_all()
 
+    def is_alive(self) -> bool:
+        """False: it ended by a mistake of ours, and what it reads grows old unnoticed. Not started counts as alive."""
+        return self._thread is None or self._closing or self._thread.is_alive()
+
     def close(self) -> None:
         with self._changed:
             self._closing = True

@@ -47,7 +47,7 @@ class Watch:
         self._hearing = Hearing()
         self._backstop: Backstop | None = None
         self._follower = (
-            None if redis_url is None else Follower(redis_url, self._keys, self._hearing, on_connect=self._reconnected)
+            None if redis_url is None else Follower(redis_url, self._keys, self._hearing, on_connect=self.urge)
         )
         self._threads: list[threading.Thread] = []
 
@@ -121,6 +121,11 @@ class Watch:
         is_followed = follower is not None and now < follower.current_until
         return is_followed and follower is not None and backstop.clean_connection == follower.connection
 
+    def urge(self) -> None:
+        """Look into the database now: there is a change that no log may tell of. Returns at once."""
+        if self._backstop is not None:
+            self._backstop.urge()
+
     def lag(self) -> LagReport:
         """How late changes are heard in this process."""
         lags = Lags() if self._follower is None else self._follower.lags
@@ -135,7 +140,3 @@ class Watch:
     def live_doors(self) -> int:
         """Live web processes, at least one."""
         return self.share.processes
-
-    def _reconnected(self) -> None:
-        if self._backstop is not None:
-            self._backstop.urge()

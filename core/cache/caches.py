@@ -171,6 +171,10 @@ class Caches:
         self._sender = threading.Thread(target=self._send, name="cache statistics", daemon=True)
         self._sender.start()
 
+    def is_alive(self) -> bool:
+        """False: the thread that sends figures ended by a mistake of ours. Not started counts as alive."""
+        return self._sender is None or self._stopping.is_set() or self._sender.is_alive()
+
     def close(self) -> None:
         """Send the last figures; a second call does nothing."""
         if self._stopping.is_set():

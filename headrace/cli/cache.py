@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from core.cache.figures import CacheFigures, Figures
+from headrace.cli.acts import acting
 from headrace.cli.output import EXIT_CODES, AsJson, DataDir, Exit, ago, complain, note, opened, say_json, say_table
 
 app = typer.Typer(
@@ -36,7 +37,7 @@ def reset(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     Example: headrace cache reset
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "cache reset") as headrace:
         figures = headrace.access.caches.statistics.reset()
     _say(figures, as_json=as_json)
 
@@ -53,7 +54,7 @@ def drop(
 
     Example: headrace cache drop ip_filters all
     """
-    with opened(data_dir) as headrace:
+    with acting(data_dir, "cache drop", name) as headrace:
         everywhere = headrace.access.caches.drop_everywhere(name, ids)
     if as_json:
         say_json({"cache": name, "ids": len(ids), "everywhere": everywhere})

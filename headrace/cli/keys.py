@@ -13,6 +13,7 @@ from core.access.model import VirtualKey
 from core.access.virtual_keys import NewVirtualKey
 from core.connections import database_errors
 from core.events.access import Limits
+from headrace.cli.acts import acted, acting
 from headrace.cli.key_options import (
     Concurrency,
     Expires,
@@ -59,7 +60,7 @@ def create(
 
     Example: headrace keys create --name billing --expires 90d --type 'chat.*' --rpm 60
     """
-    with opened(data_dir) as headrace, database_errors("no key was created"):
+    with opened(data_dir) as headrace, acted(headrace, "keys create") as act, database_errors("no key was created"):
         new = headrace.keys.create(
             name,
             group=group,
@@ -68,6 +69,7 @@ def create(
             allowed_models=models or (),
             limits=Limits(rpm, rpd, tpm, concurrency),
         )
+        act.subject = new.key_id
     _say_new(new, as_json=as_json)
 
 
@@ -179,7 +181,7 @@ def update(
         changes[field] = None
     if not changes:
         raise typer.BadParameter("say what to change; `headrace keys update --help` shows the options")
-    with opened(data_dir) as headrace, database_errors("the key was not changed"):
+    with acting(data_dir, "keys update", key_id) as headrace, database_errors("the key was not changed"):
         if changes.get("expires") is not None:
             changes["expires"] = expiry(expires)
         key = headrace.keys.update(key_id, **{_FIELDS.get(field, field): value for field, value in changes.items()})
@@ -193,7 +195,7 @@ def disable(key_id: KeyId, as_json: AsJson = False, data_dir: DataDir = None) ->
 
     Example: headrace keys disable 3fKq09ZcVb1x
     """
-    with opened(data_dir) as headrace, database_errors("the key was not disabled"):
+    with acting(data_dir, "keys disable", key_id) as headrace, database_errors("the key was not disabled"):
         key = headrace.keys.disable(key_id)
     _say(key, "is disabled", as_json=as_json)
 
@@ -205,7 +207,7 @@ def enable(key_id: KeyId, as_json: AsJson = False, data_dir: DataDir = None) -> 
 
     Example: headrace keys enable 3fKq09ZcVb1x
     """
-    with opened(data_dir) as headrace, database_errors("the key was not enabled"):
+    with acting(data_dir, "keys enable", key_id) as headrace, database_errors("the key was not enabled"):
         key = headrace.keys.enable(key_id)
     _say(key, f"is {_state(key)}", as_json=as_json)
 
@@ -224,7 +226,10 @@ def rotate(
 
     Example: headrace keys rotate 3fKq09ZcVb1x --overlap 2h
     """
-    with opened(data_dir) as headrace, database_errors("it is not known whether the key was rotated"):
+    with (
+        acting(data_dir, "keys rotate", key_id) as headrace,
+        database_errors("it is not known whether the key was rotated"),
+    ):
         new = headrace.keys.rotate(key_id, overlap(overlap_))
     _say_new(new, as_json=as_json)
 
@@ -236,7 +241,7 @@ def delete(key_id: KeyId, as_json: AsJson = False, data_dir: DataDir = None) -> 
 
     Example: headrace keys delete 3fKq09ZcVb1x
     """
-    with opened(data_dir) as headrace, database_errors("the key was not deleted"):
+    with acting(data_dir, "keys delete", key_id) as headrace, database_errors("the key was not deleted"):
         headrace.keys.delete(key_id)
     if as_json:
         say_json({"key_id": key_id, "deleted": True})

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from core.app import App, open_app
 from core.settings import Settings
 from core.testing import FakeProvider
+from tests.support.redis_names import Store
 from tests.web.serving import Site, open_site
 
 PROVIDER_KEY = "sk-canary-provider-key-4f2d9b7a"
@@ -39,3 +40,16 @@ def app(settings: Settings, provider: FakeProvider) -> Generator[App]:
 def site(app: App, tmp_path: Path) -> Generator[Site]:
     with open_site(app, tmp_path / "web.log") as opened:
         yield opened
+
+
+@pytest.fixture
+def behind(settings: Settings, tmp_path: Path) -> Generator[Site]:
+    """A web process behind a trusted proxy, which is the test; three failed log-ins ban."""
+    update = {"trusted_proxies": ("127.0.0.1",), "ban_after_failures": 3}
+    with open_app(settings.model_copy(update=update)) as app, open_site(app, tmp_path / "web.log") as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(behind: Site) -> Store:
+    return Store(behind.app.settings)

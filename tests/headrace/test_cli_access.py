@@ -96,6 +96,39 @@ def test_every_command_that_changes_something_is_written_down_with_its_outcome(h
     assert "sk-canary" not in headrace("audit", "list").out
 
 
+def test_every_change_of_a_key_and_of_caches_is_written_down_without_the_key(headrace: Command) -> None:
+    made = headrace("keys", "create", "--name", "billing", "--json").json
+    key_id = made["id"]
+    headrace("keys", "update", key_id, "--rpm", "0")
+    headrace("keys", "update", key_id, "--rpm", "60")
+    headrace("keys", "disable", key_id)
+    headrace("keys", "enable", key_id)
+    rotated = headrace("keys", "rotate", key_id).out.strip()
+    headrace("keys", "delete", key_id)
+    headrace("keys", "delete", key_id)
+    headrace("keys", "list")
+    headrace("cache", "reset")
+    headrace("cache", "drop", "virtual_keys", "a")
+    headrace("cache", "stats")
+
+    acts = headrace("audit", "list", "--json")
+
+    assert [(act["action"], act["subject"], act["outcome"]) for act in acts.json["acts"]] == [
+        ("cache drop", "virtual_keys", "done"),
+        ("cache reset", None, "done"),
+        ("keys delete", key_id, "failed"),
+        ("keys delete", key_id, "done"),
+        ("keys rotate", key_id, "done"),
+        ("keys enable", key_id, "done"),
+        ("keys disable", key_id, "done"),
+        ("keys update", key_id, "done"),
+        ("keys update", key_id, "failed"),
+        ("keys create", key_id, "done"),
+    ]
+    assert made["key"] not in acts.out
+    assert rotated not in acts.out
+
+
 def test_the_audit_log_is_paged_newest_first(headrace: Command) -> None:
     for number in range(3):
         headrace("queues", "add", f"q{number}")

@@ -52,6 +52,20 @@ def test_polls_are_counted_by_where_they_were_answered_and_a_reset_begins_at_zer
     assert after.json["reset_time"] >= previous.json["reset_time"]
 
 
+def test_it_is_shown_how_late_the_process_hears_of_changes_and_how_old_its_limits_are(own_site: Site) -> None:
+    admin = admin_of(own_site)
+    own_site.app.access.watch.start()  # another process, whose canaries this one hears
+
+    def heard() -> dict[str, Any]:
+        found: dict[str, Any] = admin.get(STATS).json["this_process"]
+        return found if found["canaries"] else {}
+
+    here = wait_until(heard, 10, what="a canary is heard")
+
+    assert 0 <= here["lag_p50_ms"] <= here["lag_p99_ms"] <= here["lag_max_ms"] < 5000
+    assert 0 <= here["limits_age_s"] < 60
+
+
 def test_a_process_sends_its_figures_by_itself(own_site: Site) -> None:
     task_id = own_site.caller.enqueue()
     for _ in range(10):
@@ -118,5 +132,6 @@ def test_answers_about_caches_are_as_described(admin: Caller) -> None:
     figures = paths[STATS]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     shown = admin.get(STATS).json
     assert set(shown) == set(figures["required"])
+    assert set(shown["this_process"]) == set(figures["properties"]["this_process"]["required"])
     for entry in shown["caches"]:
         assert set(entry) == set(figures["properties"]["caches"]["items"]["required"])

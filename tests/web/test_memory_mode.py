@@ -56,3 +56,17 @@ def test_it_accepts_polls_waits_and_refuses_a_disabled_key_without_a_command_to_
     assert [command["command"] for command in heard if command["db"] == number] == []
     assert [command for command in heard if command["db"] == number + 1]  # the broker's bells still use Redis
     assert "redis is away" not in memory_site.web.text()
+
+
+def test_the_process_at_which_a_key_is_disabled_does_not_wait_for_its_next_look(memory_site: Site) -> None:
+    assert memory_site.app.settings.admin_key is not None
+    admin = memory_site.caller.with_key(memory_site.app.settings.admin_key.get_secret_value())
+
+    for _ in range(8):  # a look every two seconds would come in time for some of them
+        key = memory_site.app.keys.create("of a test")
+        caller = memory_site.caller.with_key(key.clear_key)
+        assert caller.get("/v1/tasks").status == 200
+
+        admin.post(f"/v1/admin/keys/{key.key_id}/disable")
+
+        wait_until(lambda: caller.get("/v1/tasks").status == 401, 0.5, what="the disabled key is refused")  # noqa: B023

@@ -204,6 +204,9 @@ def test_forward_auth_answers_in_the_codes_that_the_proxy_knows(
 
     assert [reply.status for reply in replies] == seen
     assert int(replies[1].headers["retry-after"]) >= 1
+    assert '"rpm";r=0' in replies[1].headers["ratelimit"]
+    # Wherever it is known whose key was shown, it is told.
+    assert [len(reply.headers.get("x-headrace-key-id", "")) for reply in replies] == [12, 12, 0, 12]
     if codes:
         assert [reply.headers["x-headrace-status"] for reply in replies] == ["200", "429", "401", "403"]
 

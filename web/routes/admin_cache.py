@@ -8,7 +8,8 @@ from fastapi import FastAPI, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from core.cache.caches import ID_PATTERN, MOST_IDS, Caches
+from core.access.parts import Access
+from core.cache.caches import ID_PATTERN, MOST_IDS
 from web.admin import Admin, AdminBody, answer
 from web.openapi_admin import (
     NUMBER,
@@ -50,28 +51,39 @@ _CACHE = an_object(
         ),
     }
 )
-_FIGURES = an_object(
+_TOTALS: Json = {
+    "hits": WHOLE,
+    "misses": WHOLE,
+    "hit_ratio": _RATIO,
+    "invalidations": {**WHOLE, "description": "Entries dropped, in each process that heard of it."},
+    "reset_time": or_null({**TIME, "description": "Since when is counted."}),
+    "age_s": {**NUMBER, "description": "What any process counted this many seconds ago is in the figures."},
+    "is_complete": {**YES_OR_NO, "description": "false: Redis is away or off, and only this process is counted."},
+    "caches": a_list(_CACHE),
+}
+_HERE = an_object(
     {
-        "hits": WHOLE,
-        "misses": WHOLE,
-        "hit_ratio": _RATIO,
-        "invalidations": {**WHOLE, "description": "Entries dropped, in each process that heard of it."},
-        "reset_time": or_null({**TIME, "description": "Since when is counted."}),
-        "age_s": {**NUMBER, "description": "What any process counted this many seconds ago is in the figures."},
-        "is_complete": {**YES_OR_NO, "description": "false: Redis is away or off, and only this process is counted."},
-        "caches": a_list(_CACHE),
+        "canaries": {**WHOLE, "description": "Heard in the last five minutes, about one a second."},
+        "lag_p50_ms": or_null({**NUMBER, "description": "How late they were heard; null: none was."}),
+        "lag_p99_ms": or_null(NUMBER),
+        "lag_max_ms": or_null(NUMBER),
+        "limits_age_s": {
+            **NUMBER,
+            "description": "Since they were confirmed; over 60 something is wrong.",
+        },
     }
 )
+_HERE["description"] = "How well the answering process hears of changes."
 
 SHOW = admin_route(
     operation="showCacheStatistics",
     summary="Hits, misses and loads of every cache, over all processes",
-    answers={200: answered("The figures.", _FIGURES)},
+    answers={200: answered("The figures.", an_object({**_TOTALS, "this_process": _HERE}))},
 )
 RESET = admin_route(
     operation="resetCacheStatistics",
     summary="Count from zero",
-    answers={200: answered("The figures up to now.", _FIGURES)},
+    answers={200: answered("The figures up to now.", an_object(_TOTALS))},
 )
 
 
@@ -106,9 +118,10 @@ DROP = admin_route(
 
 
 class AdminCacheRoutes:
-    def __init__(self, admin: Admin, caches: Caches) -> None:
+    def __init__(self, admin: Admin, access: Access) -> None:
         self._admin = admin
-        self._caches = caches
+        self._access = access
+        self._caches = access.caches
 
     def add_to(self, app: FastAPI) -> None:
         add = app.add_api_route
@@ -119,7 +132,16 @@ class AdminCacheRoutes:
     async def show(self, request: Request) -> Response:
         self._admin.enter(request)
         figures = await self._admin.call(self._caches.statistics.read, failure="the figures were not read")
-        return answer(figures.to_document())
+        return answer({**figures.to_document(), "this_process": self._here()})
+
+    def _here(self) -> dict[str, object]:
+        lag = self._access.watch.lag()
+        lags = {"lag_p50_ms": lag.p50_s, "lag_p99_ms": lag.p99_s, "lag_max_ms": lag.max_s}
+        return {
+            "canaries": lag.count,
+            **{name: round(lag_s * 1000, 3) if lag.count else None for name, lag_s in lags.items()},
+            "limits_age_s": round(self._access.key_limits.age_s, 1),
+        }
 
     async def reset(self, request: Request) -> Response:
         self._admin.enter(request)

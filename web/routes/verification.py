@@ -24,7 +24,7 @@ from core.errors import HeadraceError, InvalidRequest, ModelNotAllowed, TypeNotA
 from web import parameters
 from web.admin import Admin, answer
 from web.admin_gate import AdminGate
-from web.answers import Answer, Headers
+from web.answers import Answer
 from web.bodies import header
 from web.door import Door, Visitor
 from web.problems import AddressRefused, Banned, problem_of
@@ -97,11 +97,19 @@ class VerificationRoutes:
 
     async def _auth(self, request: Request) -> Response:
         visitor = await self._door.enter(request.scope)
+        try:
+            response = await self._admitted(request, visitor)
+        except HeadraceError as error:  # whose key it is, is known: the proxy's log should show it
+            response = problem_of(error)
+        response.raw_headers = [*response.raw_headers, (b"x-headrace-key-id", visitor.owner.encode())]
+        return response
+
+    async def _admitted(self, request: Request, visitor: Visitor) -> Response:
         task_type = task_type_of(*_original(request))
         if task_type is not None and not visitor.key.allows_type(task_type):
             raise TypeNotAllowed(f"this key may not use {task_type}", field="X-Original-URI")
         left = await self._door.admit(visitor, AUTH_ROUTE)
-        return _let_in(visitor, left)
+        return Answer(b'{"key_id":"%s"}' % visitor.owner.encode(), headers=[(b"cache-control", b"no-store"), *left])
 
 
 def _original(request: Request) -> tuple[str, str]:
@@ -115,11 +123,6 @@ def _original(request: Request) -> tuple[str, str]:
     method = header(scope, b"x-original-method") or header(scope, b"x-forwarded-method") or b""
     uri = header(scope, b"x-original-uri") or header(scope, b"x-forwarded-uri") or b""
     return method.decode("latin-1"), uri.decode("latin-1")
-
-
-def _let_in(visitor: Visitor, left: Headers) -> Response:
-    shown = (b"x-headrace-key-id", visitor.owner.encode())
-    return Answer(b'{"key_id":"%s"}' % visitor.owner.encode(), headers=[shown, (b"cache-control", b"no-store"), *left])
 
 
 def _refused(found: Authentication, *, is_operator: bool) -> dict[str, object]:
