@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import capabilities, invalidation, limiter, schedules
+from bench import capabilities, invalidation, keys, limiter, schedules
 from bench.figures import Report
 from bench.system import Servers
 
@@ -45,6 +45,13 @@ SUITES = (
         "50 rounds instead of 500",
         invalidation.expect,
         lambda servers, report, quick: invalidation.run(servers, report, rounds=50 if quick else 500),
+    ),
+    Suite(
+        "keys",
+        "what it costs to know a key by memory, Redis and database; the whole door; how late a revocation is",
+        "one round and two seconds of door instead of five and ten",
+        keys.expect,
+        lambda servers, report, quick: keys.run(servers, report, quick=quick),
     ),
     Suite(
         "limiter",
