@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import capabilities, invalidation, keys, limiter, schedules
+from bench import capabilities, invalidation, keys, limiter, schedules, strangers
 from bench.figures import Report
 from bench.system import Servers
 
@@ -60,6 +60,15 @@ SUITES = (
         limiter.expect,
         lambda servers, report, quick: limiter.run(
             servers, report, decisions=1_000 if quick else 10_000, rounds=1 if quick else 5
+        ),
+    ),
+    Suite(
+        "strangers",
+        "what 1,000,000 invented keys cost a web process, the database and a known caller",
+        "50,000 keys",
+        strangers.expect,
+        lambda servers, report, quick: strangers.run(
+            servers, report, keys=50_000 if quick else 1_000_000, addresses=5_000 if quick else 100_000
         ),
     ),
 )
