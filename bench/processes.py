@@ -87,15 +87,25 @@ def _end_group(leader: int) -> None:
         return  # nobody was left behind
 
 
-def output_of(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None, timeout_s: float = 300) -> str:
+def output_of(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    timeout_s: float = 300,
+    given: str | None = None,
+) -> str:
     """
     Run to the end and return what was printed.
+
+    Args:
+        given: on its standard input.
 
     Raises:
         ChildFailed: exit code other than 0.
     """
     done = subprocess.run(
-        list(argv), env=dict(env), cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False
+        list(argv), env=dict(env), cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False, input=given
     )
     if done.returncode != 0:
         raise ChildFailed(f"{' '.join(argv[:4])} ended with {done.returncode}\n{done.stderr[-2_000:]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import capabilities, invalidation, limiter, schedules
+from bench import capabilities, invalidation, keys, limiter, schedules, strangers
 from bench.figures import Report
 from bench.system import Servers
 
@@ -47,12 +47,28 @@ SUITES = (
         lambda servers, report, quick: invalidation.run(servers, report, rounds=50 if quick else 500),
     ),
     Suite(
+        "keys",
+        "what it costs to know a key by memory, Redis and database; the whole door; how late a revocation is",
+        "one round and two seconds of door instead of five and ten",
+        keys.expect,
+        lambda servers, report, quick: keys.run(servers, report, quick=quick),
+    ),
+    Suite(
         "limiter",
         "what a decision over limits costs, beside the limits library",
         "one round of 1,000 decisions instead of five of 10,000",
         limiter.expect,
         lambda servers, report, quick: limiter.run(
             servers, report, decisions=1_000 if quick else 10_000, rounds=1 if quick else 5
+        ),
+    ),
+    Suite(
+        "strangers",
+        "what 1,000,000 invented keys cost a web process, the database and a known caller",
+        "50,000 keys",
+        strangers.expect,
+        lambda servers, report, quick: strangers.run(
+            servers, report, keys=50_000 if quick else 1_000_000, addresses=5_000 if quick else 100_000
         ),
     ),
 )

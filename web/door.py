@@ -111,12 +111,7 @@ class Door:
             if shown.authorization is not None:
                 await self.fail(shown.client)
             raise Unauthenticated
-        key = self._authenticator.peek(token)
-        if key is None:
-            key = (await self.authenticate(token)).key
-        if key is None:
-            await self.fail(shown.client)
-            raise Unauthenticated
+        key = self._authenticator.peek(token) or await self._prove(token, shown.client)
         self.check_key_filter(shown.client, key)
         return Visitor(key, shown.client)
 
@@ -170,8 +165,9 @@ class Door:
         refused = self._authenticator.known_refused(clear_key)
         if refused is not None:
             return refused
-        threads = self._threads if self._authenticator.is_familiar(clear_key) else self._strangers
-        return await threads.run(lambda: self._authenticator.authenticate(clear_key), failure="the key was not checked")
+        return await self._threads_for(clear_key).run(
+            lambda: self._authenticator.authenticate(clear_key), failure="the key was not checked"
+        )
 
     async def fail(self, client: Client, reason: str = "virtual key") -> None:
         """
@@ -184,6 +180,32 @@ class Door:
             await self._strangers.run(
                 lambda: self._bans.fail(client, reason), failure="the failed log-in was not counted"
             )
+
+    async def _prove(self, clear_key: str, client: Client) -> VirtualKey:
+        """
+        As `authenticate`; a failure is counted in the thread that proved it: in a flood the way back to a free one is
+        long, and who floods would not be counted.
+
+        Raises:
+            Unauthenticated, Unavailable: as `enter`.
+        """
+
+        def prove() -> VirtualKey | None:
+            key = self._authenticator.authenticate(clear_key).key
+            if key is None and client.counts_failures:
+                self._bans.fail(client, "virtual key")
+            return key
+
+        if self._authenticator.known_refused(clear_key) is not None:
+            await self.fail(client)
+            raise Unauthenticated
+        key = await self._threads_for(clear_key).run(prove, failure="the key was not checked")
+        if key is None:
+            raise Unauthenticated
+        return key
+
+    def _threads_for(self, clear_key: str) -> Threads:
+        return self._threads if self._authenticator.is_familiar(clear_key) else self._strangers
 
     async def admit(self, visitor: Visitor, route: str, *, requests: int = 1, tasks: Sequence[NewTask] = ()) -> Headers:
         """

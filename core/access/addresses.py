@@ -152,6 +152,11 @@ class TrustedProxies:
             return self._forwarded(peer or "", joined)
         return self._make_forwarded(peer or "", joined)
 
+    @property
+    def remembered(self) -> int:
+        """Clients in memory that came through a proxy; at most REMEMBERED."""
+        return self._forwarded.cache_info().currsize
+
     def _make_direct(self, peer: str, forwards: bool) -> Client:
         address = _peer_address(peer)
         is_proxy = address in self._trusted

@@ -161,6 +161,11 @@ class Authenticator:
             self._learn(entry_id, key)
         return found
 
+    @property
+    def waiting(self) -> int:
+        """Keys that are being looked up."""
+        return len(self._waiting)
+
     def apply(self, change: KeysChanged) -> None:
         """Forget the copies of keys that changed; a load under way does not count."""
         for key in change.keys:

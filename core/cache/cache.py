@@ -83,6 +83,16 @@ class Cache(Generic[V]):
         """Entries in memory."""
         return len(self._memory)
 
+    @property
+    def absent(self) -> int:
+        """Ids in memory of which it is known that there is nothing."""
+        return len(self._missing)
+
+    @property
+    def loading(self) -> int:
+        """Entries that somebody is fetching from Redis or the loader."""
+        return len(self._flights)
+
     def peek(self, id: str) -> V | None:
         """The value from memory; None: it is not there, or does not count now."""
         value = self._remembered(id)
