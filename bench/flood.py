@@ -20,7 +20,7 @@ from typing import cast
 import uvloop
 
 from bench.load import answer_end
-from core.access.key_text import new_clear_key, new_key_id
+from core.access.keys.text import new_clear_key, new_key_id
 
 CONNECTIONS = 96
 _IPV4 = int(IPv4Address("198.18.0.0"))  # of networks for benchmarks (RFC 2544), and for documentation (RFC 3849)

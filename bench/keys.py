@@ -22,10 +22,10 @@ from bench.figures import Report, percentile
 from bench.peer_environment import PEERS, PeersMissing, peer_environment
 from bench.processes import output_of
 from bench.system import Servers, plain_redis
-from core.access.authenticator import Authenticator
-from core.access.key_limits import KeyLimits
-from core.access.limit_copies import LimitCopies
-from core.access.model import VirtualKey
+from core.access.keys.authenticator import Authenticator
+from core.access.keys.key_limits import KeyLimits
+from core.access.keys.limit_copies import LimitCopies
+from core.access.keys.model import VirtualKey
 from core.app import App, open_app
 from core.cache.caches import Caches
 from core.connections import RedisLink

@@ -19,10 +19,10 @@ from bench.figures import Report, percentile
 from bench.peer_environment import PEERS, PeersMissing, peer_environment
 from bench.processes import output_of
 from bench.system import Servers
-from core.access.limit_model import Ask
-from core.access.limiter import Fallback, Limiter
-from core.access.limits_of import Caller, LimitKeys, Planned, ask_of_key
-from core.access.local_limiter import LocalLimiter
+from core.access.limits.limiter import Fallback, Limiter
+from core.access.limits.limits_of import Caller, LimitKeys, Planned, ask_of_key
+from core.access.limits.local_limiter import LocalLimiter
+from core.access.limits.model import Ask
 from core.connections import RedisLink
 from core.events.access import Limits
 from web.limits import WebLimits

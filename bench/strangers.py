@@ -37,7 +37,7 @@ _WARM_S = 3
 _LONGEST_S = 900
 _SLICE_S = 2
 
-# The one query that reads hashes, by which a secret is proved: core/access/key_lookup.py.
+# The one query that reads hashes, by which a secret is proved: core/access/keys/lookup.py.
 _LOOKUP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) .*SELECT virtual_keys\..*virtual_keys\.key_hash")
 
 

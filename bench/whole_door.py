@@ -22,8 +22,8 @@ from starlette.types import Scope
 
 from bench.figures import Report, percentile
 from bench.system import CHECKOUT, plain_redis
-from core.access.limiter import Fallback
-from core.access.local_limiter import LocalLimiter
+from core.access.limits.limiter import Fallback
+from core.access.limits.local_limiter import LocalLimiter
 from core.app import App
 from core.errors import LimitsUnavailable
 from core.ids import new_public_id, new_task_id

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from core.access.keys.virtual_keys import VirtualKeys
+from core.access.limits.settlement import Settlement
 from core.access.parts import Access, build_access
-from core.access.settlement import Settlement
-from core.access.virtual_keys import VirtualKeys
 from core.capabilities.copies import CapabilityCopies
 from core.capabilities.directory import Capabilities
 from core.capabilities.overrides import Overrides

@@ -25,7 +25,7 @@ from typing import TypedDict, cast
 
 from pydantic import SecretStr
 
-from core.access.peppers import Peppers
+from core.access.keys.peppers import Peppers
 from core.errors import Misconfigured, Unavailable
 from core.sealing import new_key
 from core.servers.keeper import Orders, PostgresOrder, ValkeyOrder, write_private

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.access.limit_model import Decision
+    from core.access.limits.model import Decision
 
 
 class HeadraceError(Exception):

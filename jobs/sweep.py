@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from core.access.renewal import ConcurrencyRenewal
+from core.access.limits.renewal import ConcurrencyRenewal
 from core.errors import StoreUnavailable
 from core.tasks.sweeper import Sweeper
 

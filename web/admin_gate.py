@@ -18,9 +18,9 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.access.addresses import Client
+from core.access.addresses.addresses import Client
 from core.access.audit import ADMIN_KEY, AuditLog
-from core.access.limits_of import LimitKeys, ask_of_admin
+from core.access.limits.limits_of import LimitKeys, ask_of_admin
 from core.connections import database_errors
 from core.errors import HeadraceError, Unavailable
 from web.admin_door import AdminDoor

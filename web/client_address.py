@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from core.access.addresses import Client, TrustedProxies
+from core.access.addresses.addresses import Client, TrustedProxies
 
 _FORWARDED_FOR = b"x-forwarded-for"
 _ALSO_FORWARDING = frozenset({b"forwarded", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip"})

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import orjson
 from starlette.types import Scope
 
-from core.access.addresses import Client, TrustedProxies
-from core.access.authenticator import Authentication, Authenticator
-from core.access.bans import Bans
-from core.access.ip_filters import IpFilters
-from core.access.key_limits import KeyLimits
-from core.access.limit_model import Ask, Decision
-from core.access.limit_refusal import refusal_of
-from core.access.limiter import Ended, Limiter
-from core.access.limits_of import Caller, LimitKeys, Planned, ask_of_address, ask_of_key, ask_to_verify
-from core.access.model import VirtualKey
-from core.access.networks import parse_address
-from core.access.token_estimate import estimate
+from core.access.addresses.addresses import Client, TrustedProxies
+from core.access.addresses.bans import Bans
+from core.access.addresses.ip_filters import IpFilters
+from core.access.addresses.networks import parse_address
+from core.access.keys.authenticator import Authentication, Authenticator
+from core.access.keys.key_limits import KeyLimits
+from core.access.keys.model import VirtualKey
+from core.access.limits.limiter import Ended, Limiter
+from core.access.limits.limits_of import Caller, LimitKeys, Planned, ask_of_address, ask_of_key, ask_to_verify
+from core.access.limits.model import Ask, Decision
+from core.access.limits.refusal import refusal_of
+from core.access.limits.token_estimate import estimate
 from core.errors import Unavailable
 from core.events.access import Limits
 from core.ids import KeyId

@@ -16,8 +16,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.access.model import VirtualKey
-from core.access.permissions import check_allowed, named_model
+from core.access.keys.model import VirtualKey
+from core.access.keys.permissions import check_allowed, named_model
 from core.errors import Conflict, InvalidRequest, UnknownQueue, UnknownTaskType
 from core.task_types.spec import TaskInput, TaskTypes
 from core.tasks.accept import Idempotency

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from core.access.key_fields import (
+from core.access.keys.fields import (
     GROUP_PATTERN,
     MODEL_CHARACTERS,
     MOST_COUNT,
@@ -16,7 +16,7 @@ from core.access.key_fields import (
     NAME_CHARACTERS,
     instant_of,
 )
-from core.access.virtual_keys import OVERLAP
+from core.access.keys.virtual_keys import OVERLAP
 from web.admin import AdminBody
 from web.openapi_admin import TEXT, TIME, WHOLE, YES_OR_NO, Json, a_list, an_object, or_null
 

@@ -16,9 +16,9 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from core.access import limit_script
-from core.access.limit_model import ALLOWED, Ask, Decision
-from core.access.limiter import Fallback
+from core.access.limits import script as limit_script
+from core.access.limits.limiter import Fallback
+from core.access.limits.model import ALLOWED, Ask, Decision
 from core.connections import REDIS_PAUSE_S, REDIS_TIMEOUT_S
 from web.answers import Headers
 from web.redis_connection import FAILURES, RedisConnection

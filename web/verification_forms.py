@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from starlette.responses import Response
 
-from core.access.authenticator import LONGEST_KEY, Outcome
+from core.access.keys.authenticator import LONGEST_KEY, Outcome
 from web.admin import AdminBody
 from web.openapi_admin import (
     TEXT,

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from core.access.pages import decode_cursor, encode_cursor
+from core.access.addresses.pages import decode_cursor, encode_cursor
 from core.access.tables import audit_log
 from core.connections import autocommit
 from core.ids import new_task_id

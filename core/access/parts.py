@@ -11,26 +11,26 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from core.access import ip_filters
-from core.access.addresses import TrustedProxies
+from core.access.addresses import ip_filters
+from core.access.addresses.addresses import TrustedProxies
+from core.access.addresses.bans import Bans, exempt_networks
+from core.access.addresses.ip_filters import IpFilters
 from core.access.audit import AuditLog
-from core.access.authenticator import Authenticator
-from core.access.bans import Bans, exempt_networks
-from core.access.change_log import ChangeLog, LogKeys
-from core.access.changes import Changes
-from core.access.ip_filters import IpFilters
-from core.access.key_limits import KeyLimits
-from core.access.limit_copies import LimitCopies
-from core.access.limiter import Fallback, Limiter
-from core.access.limits_of import LimitKeys
-from core.access.limits_refresh import LimitsRefresh
-from core.access.local_limiter import LocalLimiter
-from core.access.owners import Owners
-from core.access.peppers import Peppers
-from core.access.renewal import ConcurrencyRenewal
+from core.access.changes.changes import Changes
+from core.access.changes.log import ChangeLog, LogKeys
+from core.access.changes.watch import Watch
+from core.access.keys.authenticator import Authenticator
+from core.access.keys.key_limits import KeyLimits
+from core.access.keys.limit_copies import LimitCopies
+from core.access.keys.limits_refresh import LimitsRefresh
+from core.access.keys.owners import Owners
+from core.access.keys.peppers import Peppers
+from core.access.keys.virtual_keys import VirtualKeys
+from core.access.limits.limiter import Fallback, Limiter
+from core.access.limits.limits_of import LimitKeys
+from core.access.limits.local_limiter import LocalLimiter
+from core.access.limits.renewal import ConcurrencyRenewal
 from core.access.upkeep import Upkeep
-from core.access.virtual_keys import VirtualKeys
-from core.access.watch import Watch
 from core.cache.caches import Caches
 from core.connections import RedisLink, autocommit
 from core.errors import Misconfigured

@@ -33,7 +33,7 @@ _ID = re.compile(ID_PATTERN[1:-1])
 
 
 class ChangeLog(Protocol):
-    """The writer's side of the change log (core/access/changes.py)."""
+    """The writer's side of the change log (core/access/changes/changes.py)."""
 
     def tell(self, change: EntriesDropped) -> None:
         """Tell every process, at most once; nobody when Redis is away."""

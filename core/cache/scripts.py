@@ -2,7 +2,7 @@
 What must be one step in Redis: storing unless something newer is there, dropping, and the short lock of a load.
 
 Each script begins with `HEAD`, which reads the head of what stands under a key. Whoever writes tombstones in a script
-of their own (core/access/changes.py) takes `TOMBSTONE_FUNCTION` into it.
+of their own (core/access/changes/changes.py) takes `TOMBSTONE_FUNCTION` into it.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class CacheSpec(Generic[V]):
 
 
 class Trust(Protocol):
-    """What a process knows of the change log (core/access/watch.py)."""
+    """What a process knows of the change log (core/access/changes/watch.py)."""
 
     def epoch(self) -> str | None:
         """Of the log; entries in Redis of another one are misses. None: all of them are, and none is written."""

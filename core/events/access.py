@@ -1,8 +1,8 @@
 """
 What happens to rights: keys, IP filters and bans, as every process must hear of it (law 6).
 
-The database writes a change down in the transaction that makes it (migration 0003); core/access/changes.py brings it to
-the change log in Redis, and core/access/watch.py of every process follows that log, and the table behind it.
+The database writes a change down in the transaction that makes it (migration 0003); core/access/changes/ brings it to
+the change log in Redis, and the watch of every process follows that log, and the table behind it.
 At least once, in any order: entries carry the version of their row, and an older one changes nothing.
 """
 

@@ -16,8 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from core.access.owners import Owners
-from core.access.permissions import named_model
+from core.access.keys.owners import Owners
+from core.access.keys.permissions import named_model
 from core.connections import autocommit, database_errors
 from core.errors import InvalidRequest, KeyRefused, NotAllowed, ScheduleChanged, ScheduleExists
 from core.ids import KeyId, new_task_id

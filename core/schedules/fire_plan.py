@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 
-from core.access.permissions import check_lists, named_model
+from core.access.keys.permissions import check_lists, named_model
 from core.errors import InvalidRequest
 from core.ids import KeyId, new_task_id
 from core.schedules import task_template

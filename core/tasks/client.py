@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from core.access.owners import Owners
-from core.access.permissions import named_model
+from core.access.keys.owners import Owners
+from core.access.keys.permissions import named_model
 from core.cache.counters import Counters
 from core.connections import autocommit, database_errors
 from core.errors import TaskIsFinal, TaskNotFound, TaskNotRetryable

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from core.access.ban_table import BanRow
+from core.access.addresses.ban_table import BanRow
 from core.connections import database_errors
 from headrace.cli.acts import acted
 from headrace.cli.output import EXIT_CODES, AsJson, DataDir, ago, note, opened, say_json, say_table

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from core.access.ip_filter_table import IpFilter
-from core.access.ip_rules import Action
-from core.access.networks import parse_address
+from core.access.addresses.ip_filter_table import IpFilter
+from core.access.addresses.ip_rules import Action
+from core.access.addresses.networks import parse_address
 from core.connections import database_errors
 from headrace.cli.acts import acted
 from headrace.cli.output import EXIT_CODES, AsJson, DataDir, note, opened, say_fields, say_json, say_table

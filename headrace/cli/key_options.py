@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from core.access.key_fields import instant_of
+from core.access.keys.fields import instant_of
 from core.errors import InvalidRequest
 
 _UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400}

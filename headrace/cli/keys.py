@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from core.access.key_documents import key_document, pepper_document
-from core.access.key_pages import MAX_PAGE
-from core.access.model import VirtualKey
-from core.access.virtual_keys import NewVirtualKey
+from core.access.keys.documents import key_document, pepper_document
+from core.access.keys.model import VirtualKey
+from core.access.keys.pages import MAX_PAGE
+from core.access.keys.virtual_keys import NewVirtualKey
 from core.connections import database_errors
 from core.events.access import Limits
 from headrace.cli.acts import acted, acting

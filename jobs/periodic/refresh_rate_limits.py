@@ -1,14 +1,14 @@
 """
 Tell every process which limits of virtual keys changed, and renew their copies in Redis.
 
-idempotent: limits carry the version of their row; told again they change nothing (core/access/limits_refresh.py).
+idempotent: limits carry the version of their row; told again they change nothing (core/access/keys/limits_refresh.py).
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from core.access.limits_refresh import EVERY
+from core.access.keys.limits_refresh import EVERY
 from jobs.spec import JobContext, JobSpec
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.access.virtual_keys import NewVirtualKey
+from core.access.keys.virtual_keys import NewVirtualKey
 from core.events.access import Limits
 from tests.web.proxied import from_address
 from tests.web.serving import Reply, Site

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from core.access.virtual_keys import NewVirtualKey
+from core.access.keys.virtual_keys import NewVirtualKey
 from core.events.access import Limits
 from tests.flows.redis_traffic import ALL, EVERY, ONE, OTHER, SIX, accepted, asked
 from tests.support.redis_names import Found, Store, documented, hash_of

@@ -24,7 +24,7 @@ import redis
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from core.access.change_log import LogKeys
+from core.access.changes.log import LogKeys
 from core.app import App, open_app
 from core.connections import autocommit
 from core.ids import KeyId
@@ -49,8 +49,8 @@ AFTERWARDS_S = 3.0  # it must stay refused: longer than a tick, a look and a rec
 # Disable a key and be killed: right after the commit, inside the relay before the log, or after it.
 _KILLED = """
 import os, signal, sys
-from core.access.change_log import ChangeLog, LogKeys
-from core.access.changes import Changes
+from core.access.changes.log import ChangeLog, LogKeys
+from core.access.changes.changes import Changes
 from core.app import open_app
 from core.settings import load_settings
 

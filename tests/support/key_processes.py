@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from core.access.authenticator import Authenticator
-from core.access.gate import Gate
-from core.access.key_limits import KeyLimits
-from core.access.limit_copies import LimitCopies
-from core.access.peppers import Peppers
-from core.access.virtual_keys import VirtualKeys
+from core.access.keys.authenticator import Authenticator
+from core.access.keys.gate import Gate
+from core.access.keys.key_limits import KeyLimits
+from core.access.keys.limit_copies import LimitCopies
+from core.access.keys.peppers import Peppers
+from core.access.keys.virtual_keys import VirtualKeys
 from core.app import App
 from core.cache.caches import Caches
 from core.connections import RedisLink, autocommit, connect_database

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import redis
 
-from core.access.virtual_keys import NewVirtualKey
+from core.access.keys.virtual_keys import NewVirtualKey
 from core.app import App
 from core.settings import Settings
 from tests.support.waiting import wait_until

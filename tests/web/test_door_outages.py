@@ -13,7 +13,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from core.access.doors import SILENT_S
+from core.access.changes.doors import SILENT_S
 from core.app import App, open_app
 from core.errors import StoreUnavailable
 from core.events.access import Limits

@@ -12,10 +12,10 @@ import orjson
 import pytest
 import redis
 
-from core.access.limit_model import Ask, Decision, RuleState, Slots, Window
-from core.access.limit_refusal import refusal_of
-from core.access.limiter import CLOSED, Fallback
-from core.access.local_limiter import LocalLimiter, Share
+from core.access.limits.limiter import CLOSED, Fallback
+from core.access.limits.local_limiter import LocalLimiter, Share
+from core.access.limits.model import Ask, Decision, RuleState, Slots, Window
+from core.access.limits.refusal import refusal_of
 from core.embedded import Servers
 from core.errors import LimitsUnavailable, LimitTooSmall, RateLimited
 from web.limits import WebLimits, headers
@@ -123,7 +123,7 @@ def test_redis_decides_again_when_it_is_back(url: str, caplog: pytest.LogCapture
             return found
 
     assert asyncio.run(run()) == [True, True, False, False]
-    assert [record.getMessage() for record in caplog.records if record.name == "core.access.limiter"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "core.access.limits.limiter"] == [
         "redis does not decide limits now",
         "redis decides limits again",
     ]

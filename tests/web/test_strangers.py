@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from starlette.types import Scope
 
-from core.access.addresses import REMEMBERED
-from core.access.gate import BURST, LOOKUPS_PER_S
-from core.access.key_text import new_clear_key, new_key_id
+from core.access.addresses.addresses import REMEMBERED
+from core.access.keys.gate import BURST, LOOKUPS_PER_S
+from core.access.keys.text import new_clear_key, new_key_id
 from core.app import App, open_app
 from core.errors import HeadraceError, Unavailable
 from core.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.access.ip_rules import Action
+from core.access.addresses.ip_rules import Action
 from core.embedded import Servers
 from core.events.access import Limits
 from core.settings import Settings

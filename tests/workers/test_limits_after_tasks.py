@@ -7,8 +7,8 @@ from collections.abc import Generator
 import pytest
 from pydantic import SecretStr
 
-from core.access.limit_model import Ask, Slots, TokenBucket
-from core.access.limits_of import Caller, Planned, ask_of_key
+from core.access.limits.limits_of import Caller, Planned, ask_of_key
+from core.access.limits.model import Ask, Slots, TokenBucket
 from core.app import App, open_app
 from core.events.access import Limits
 from core.ids import KeyId

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from core.access.bans import LONGEST_REASON, Bans
+from core.access.addresses.bans import LONGEST_REASON, Bans
 from core.errors import InvalidRequest
 from web import parameters
 from web.admin import Admin, AdminBody, answer, nothing

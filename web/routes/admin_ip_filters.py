@@ -10,9 +10,9 @@ from fastapi import FastAPI, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from core.access.ip_filters import LONGEST_NOTE, IpFilters
-from core.access.ip_rules import Action, Scope
-from core.access.networks import parse_address
+from core.access.addresses.ip_filters import LONGEST_NOTE, IpFilters
+from core.access.addresses.ip_rules import Action, Scope
+from core.access.addresses.networks import parse_address
 from core.errors import InvalidRequest
 from web import parameters
 from web.admin import Admin, AdminBody, answer, nothing

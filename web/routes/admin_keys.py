@@ -8,11 +8,11 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from core.access.key_documents import key_document, pepper_document
-from core.access.key_fields import GROUP_PATTERN, checked_group, instant_of
-from core.access.key_pages import KeyPage
-from core.access.model import VirtualKey
-from core.access.virtual_keys import OVERLAP, NewVirtualKey, VirtualKeys
+from core.access.keys.documents import key_document, pepper_document
+from core.access.keys.fields import GROUP_PATTERN, checked_group, instant_of
+from core.access.keys.model import VirtualKey
+from core.access.keys.pages import KeyPage
+from core.access.keys.virtual_keys import OVERLAP, NewVirtualKey, VirtualKeys
 from core.errors import InvalidRequest, KeyChanged
 from core.events.access import Limits
 from web import parameters

@@ -14,12 +14,12 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from core.access.addresses import Client
-from core.access.authenticator import Authentication, Outcome
+from core.access.addresses.addresses import Client
 from core.access.forwarded import task_type_of
-from core.access.limit_model import Decision
-from core.access.limits_of import Caller
-from core.access.model import VirtualKey
+from core.access.keys.authenticator import Authentication, Outcome
+from core.access.keys.model import VirtualKey
+from core.access.limits.limits_of import Caller
+from core.access.limits.model import Decision
 from core.errors import HeadraceError, InvalidRequest, ModelNotAllowed, TypeNotAllowed
 from web import parameters
 from web.admin import Admin, answer

@@ -11,8 +11,8 @@ import orjson
 import redis
 import sqlalchemy as sa
 
-from core.access.addresses import Client, TrustedProxies
-from core.access.bans import Ban, Bans, exempt_networks
+from core.access.addresses.addresses import Client, TrustedProxies
+from core.access.addresses.bans import Ban, Bans, exempt_networks
 from core.connections import RedisLink
 from core.events.access import BansChanged, change_of
 from core.settings import Settings

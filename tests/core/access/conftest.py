@@ -8,9 +8,9 @@ from collections.abc import Generator
 import pytest
 from pydantic import SecretStr
 
-from core.access.limiter import Fallback, Limiter
-from core.access.local_limiter import LocalLimiter
-from core.access.virtual_keys import VirtualKeys
+from core.access.keys.virtual_keys import VirtualKeys
+from core.access.limits.limiter import Fallback, Limiter
+from core.access.limits.local_limiter import LocalLimiter
 from core.app import App, open_app
 from core.connections import RedisLink
 from core.embedded import Servers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from core.access.reader import Reader
+from core.access.addresses.reader import Reader
 from core.app import App
 from core.errors import StoreUnavailable
 from tests.support.waiting import wait_until
