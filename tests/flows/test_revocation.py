@@ -68,7 +68,7 @@ class Dying(ChangeLog):
 
 with open_app(load_settings()) as app:
     relay = Changes(app.engine, Dying(app.cache, LogKeys(app.settings.instance_name))).relay
-    app.keys._relay = die if sys.argv[2] == "after the commit" else relay
+    app.keys._announce = die if sys.argv[2] == "after the commit" else relay
     app.keys.disable(sys.argv[1])
 """
 
