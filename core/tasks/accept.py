@@ -83,7 +83,10 @@ WHERE k.created_at < now() - make_interval(secs => %(window)s)
 RETURNING 1
 """
 
-_RECALL = "SELECT body_hash, task_ids FROM idempotency_keys WHERE owner_id = %(owner)s AND key = %(key)s"
+_RECALL = """
+SELECT body_hash, task_ids FROM idempotency_keys
+WHERE owner_id = %(owner)s AND key = %(key)s AND created_at >= now() - make_interval(secs => %(window)s)
+"""
 
 
 def remember(
@@ -106,9 +109,23 @@ def remember(
     }
     if connection.exec_driver_sql(_REMEMBER, values).first() is not None:
         return None
-    row = connection.exec_driver_sql(_RECALL, values).first()
-    if row is None:  # it turned a day old and was forgotten between the two statements
+    replayed = recall(connection, idempotency, owner=owner)
+    if replayed is None:  # it turned a day old and was forgotten between the two statements
         raise Unavailable("the idempotency key ended just now; send it again", retry_after_s=1)
+    return replayed
+
+
+def recall(connection: sa.Connection, idempotency: Idempotency, *, owner: KeyId) -> Replayed | None:
+    """
+    What the key stands for already; None: nothing, or nothing that is committed yet.
+
+    Raises:
+        IdempotencyMismatch: the key was used for another body.
+    """
+    values = {"owner": owner, "key": idempotency.key, "window": IDEMPOTENCY_WINDOW_S}
+    row = connection.exec_driver_sql(_RECALL, values).first()
+    if row is None:
+        return None
     if bytes(row[0]) != idempotency.body_hash:
         raise IdempotencyMismatch(
             "this Idempotency-Key was used for another request in the last 24 h; use a new key for a new request"

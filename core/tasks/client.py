@@ -137,6 +137,20 @@ class TaskClient:
         """As `accept`, for an event loop."""
         return self._acceptance.submit(tasks, idempotency)
 
+    def replay(self, idempotency: Idempotency, *, owner: str) -> Accepted | None:
+        """
+        What an earlier request with this key had accepted, without accepting anything; None: there was none.
+
+        Raises:
+            IdempotencyMismatch: the key was used for another body.
+        """
+        with (
+            database_errors("it is not known what the idempotency key stands for"),
+            self._direct.connect() as connection,
+        ):
+            known = accept.recall(connection, idempotency, owner=KeyId(owner))
+            return None if known is None else Accepted(queries.by_ids(connection, known.task_ids), replayed=True)
+
     def check_queue(self, name: str) -> None:
         """
         Raises:

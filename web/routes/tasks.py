@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from core.errors import Conflict
+from core.errors import Conflict, RateLimited
 from core.ids import KeyId
 from core.tasks.acceptance import Accepted
 from core.tasks.client import TaskClient
@@ -94,8 +94,14 @@ class TaskRoutes:
         return visitor, prepared
 
     async def _accept(self, visitor: Visitor, prepared: Prepared) -> tuple[Accepted, Headers]:
-        """Limits last of all: what is refused for any other reason consumes none."""
-        left = await self._door.admit(visitor, ACCEPT_ROUTE, requests=len(prepared.tasks), tasks=prepared.tasks)
+        """Limits last of all: what is refused for any other reason consumes none, and what is sent again needs none."""
+        try:
+            left = await self._door.admit(visitor, ACCEPT_ROUTE, requests=len(prepared.tasks), tasks=prepared.tasks)
+        except RateLimited:
+            known = await self._replay(visitor, prepared)
+            if known is None:
+                raise
+            return known, []
         try:
             accepted = await self._intake.accept(prepared)
         except Conflict:
@@ -104,6 +110,14 @@ class TaskRoutes:
         if accepted.replayed:
             await self._door.give_back(visitor, prepared.tasks)
         return accepted, left
+
+    async def _replay(self, visitor: Visitor, prepared: Prepared) -> Accepted | None:
+        idempotency = prepared.idempotency
+        if idempotency is None:
+            return None
+        return await self._threads.run(
+            lambda: self._tasks.replay(idempotency, owner=visitor.owner), failure="the request was not accepted"
+        )
 
     async def refuse_method(self, request: Request) -> Response:
         """`batch` is no task's id: without this route, GET would look for it."""
