@@ -24,7 +24,7 @@ from web.answers import Headers
 from web.redis_connection import FAILURES, RedisConnection
 
 MOST = 16  # asks in one call: a millisecond of Redis, in which nobody else is served
-LOOKS_AGAIN_S = (0.01, 0.02)  # after Redis's time: enough for a loop that was busy to read what came meanwhile
+LOOK_AGAIN_S = 0.03  # after Redis's time: enough for a loop that was busy to read what came meanwhile
 MOST_WAITING = 4096  # beyond it Redis is too slow for what comes in
 
 
@@ -127,22 +127,19 @@ class WebLimits:
         Raises:
             FAILURES, redis.ResponseError: as `RedisConnection.call`.
         """
-        reading: asyncio.Task[Any] | None = None
         try:
             if not connection.is_connected:
                 await connection.connect()
             await connection.send(*command)
-            reading = asyncio.create_task(connection.read())
-            for patience_s in (REDIS_TIMEOUT_S, *LOOKS_AGAIN_S):
-                done, _ = await asyncio.wait({reading}, timeout=patience_s)
-                if done:
-                    return reading.result()
-            raise TimeoutError
+            try:
+                async with asyncio.timeout(REDIS_TIMEOUT_S):
+                    return await connection.read()
+            except TimeoutError:
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    return await connection.read()
         except redis.ResponseError:
             raise
         except BaseException:  # an answer may still be on its way: the connection is out of step
-            if reading is not None:
-                reading.cancel()
             await connection.close()
             raise
 
