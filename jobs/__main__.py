@@ -84,7 +84,7 @@ def _run(app: App, sweeper: Sweeper, jobs: Mapping[str, JobSpec], stops: _Stops)
             # Leaving in order would wait for the thread that hangs.
             os._exit(CLOCK_STOPPED)
         if not app.access.is_alive():
-            logger.critical("the watch of rights died; this process makes room for another")
+            logger.critical("a thread that follows rights died; this process makes room for another")
             status = CLOCK_STOPPED
             break
         if scheduler.is_worn_out():

@@ -128,7 +128,7 @@ async def _serve(app: App, config: uvicorn.Config, listener: socket.socket) -> i
 async def _look_after(access: Access, stop: Callable[[], None]) -> None:
     while access.is_alive():
         await asyncio.sleep(LOOK_S)
-    logger.critical("the watch of rights died; this process makes room for another")
+    logger.critical("a thread that follows rights died; this process makes room for another")
     stop()
 
 
