@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from bench import invalidation, limiter, whole_door
+from bench import in_memory, invalidation, limiter, whole_door
 from bench.figures import Report, percentile
 from bench.peer_environment import PEERS, PeersMissing, peer_environment
 from bench.processes import output_of
@@ -47,6 +47,7 @@ def expect(report: Report) -> None:
     report.expect("door_p99_us", "<", 1_000)
     report.expect("door_redis_calls_per_request", "<=", 1)
     report.expect("door_redis_calls_per_request_alone", "<=", 1.02)
+    in_memory.expect(report)
     invalidation.expect(report)
 
 
@@ -63,6 +64,7 @@ def run(servers: Servers, report: Report, *, quick: bool) -> None:
         for _ in range(rounds):
             _tiers(app, settings, keys, report, reads=reads)
             _peer(servers, report, entry, reads=reads)
+        in_memory.measure(app, report)
         whole_door.measure(app, keys, report, seconds=2 if quick else 10)
     _ratios(report)
     invalidation.run(servers, report, rounds=50 if quick else 500)

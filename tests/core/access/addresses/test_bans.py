@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import timeit
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -487,13 +486,6 @@ def test_a_host_clock_that_is_wrong_changes_no_end(bans: Bans, other: Bans, app:
     ban = other.is_banned(client(GUESSER))
     assert ban is not None
     assert 3590 < ban.left_s <= 3600
-
-
-def test_looking_costs_less_than_a_microsecond(bans: Bans) -> None:
-    fail(bans, GUESSER, 10)
-    for address in ("203.0.113.8", "2001:db8::1"):
-        took = min(timeit.repeat(partial(bans.is_banned, client(address)), number=5000, repeat=20)) / 5000
-        assert took < 5e-6  # measured: 0.2 us for IPv4, 0.4 us for IPv6; the machine may be busy
 
 
 def test_a_client_is_the_same_whatever_else_is_known_of_it() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import random
-import timeit
 from collections.abc import Iterable, Sequence
-from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -220,19 +217,3 @@ def test_a_set_of_networks_knows_what_it_holds() -> None:
     assert ipaddress.ip_address("11.0.0.0") not in some
     assert not some.is_empty
     assert Networks([], field="x").is_empty
-
-
-def test_a_thousand_rules_are_checked_in_a_few_microseconds() -> None:
-    chance = random.Random(7)
-
-    def rule(bits: int, shortest: int) -> Rule:
-        network = ipaddress.ip_network((chance.getrandbits(bits), chance.randint(shortest, bits)), strict=False)
-        return Rule(uuid4(), chance.choice(list(Action)), network, chance.choice([None, "k"]))
-
-    found = [rule(128, 20) for _ in range(500)] + [rule(32, 8) for _ in range(500)]
-    compiled = CompiledRules(RuleSet(1, tuple(found)))
-    asked = ipaddress.ip_address("203.0.113.7"), ipaddress.ip_address("2001:db8::1")
-
-    for address in asked:
-        took = min(timeit.repeat(partial(compiled.check, address, "k"), number=1000, repeat=20)) / 1000
-        assert took < 15e-6  # measured 1.5 us; the machine may be busy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -355,22 +354,6 @@ def test_neither_store_nor_memory_nor_log_holds_a_clear_key(app: App, caplog: py
     memory = repr([vars(part) for part in (one.door, one.limits, one.copies)])
     assert first.clear_key[16:59] not in memory
     processes.close()
-
-
-def test_a_memory_hit_costs_a_few_microseconds(keys: VirtualKeys, process: Processes) -> None:
-    one = process()
-    shown = [keys.create("n").clear_key for _ in range(10)]
-    for clear_key in shown:
-        one.door.authenticate(clear_key)
-    costs: list[float] = []
-    for _ in range(200):
-        began = time.perf_counter()
-        for clear_key in shown:
-            one.door.peek(clear_key)
-        costs.append((time.perf_counter() - began) / len(shown))
-
-    median_us = sorted(costs)[len(costs) // 2] * 1e6
-    assert median_us < 20, f"{median_us:.1f} us"  # 5 us on a quiet machine; this one is shared
 
 
 def test_secrets_are_random_enough(keys: VirtualKeys) -> None:
