@@ -202,7 +202,7 @@ def test_redis_is_away_and_comes_back_with_old_entries(site: Site, how: str, tmp
         for _, key_hash in keys:
             assert fresh.may(key_hash) == "no"
             assert "yes" not in site.answers(key_hash)
-            time.sleep(0.1)
+            time.sleep(0.1)  # forty keys over four seconds: each moment of the return is looked at
     wait_until(lambda: _answers(site), 20)
 
 

@@ -9,7 +9,23 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
+
+from core.app import App
+from core.errors import StoreUnavailable
 from core.settings import Settings
+
+ANSWER_S = 2.3  # the contract's two seconds, and the machine's own slowness
+
+
+def is_answering(app: App) -> bool:
+    """Whether the database is back, and no connection of the pool is still the old server's."""
+    try:
+        app.check()
+        app.keys.list()
+    except (StoreUnavailable, OperationalError):
+        return False
+    return True
 
 
 class OwnServers:

@@ -11,19 +11,16 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from core.access.changes.doors import SILENT_S
 from core.app import App, open_app
-from core.errors import StoreUnavailable
 from core.events.access import Limits
 from core.settings import load_settings
 from tests.support.waiting import wait_until
-from tests.web.frozen import OwnServers
+from tests.web.frozen import ANSWER_S, OwnServers, is_answering
 from tests.web.serving import Caller, Site, open_site, running_web
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="hangs servers by way of /proc")
-ANSWER_S = 2.3  # the contract's two seconds, and the machine's own slowness
 REVOKED_S = 5.0  # law 6
 PARALLEL, LIMIT = 200, 50
 
@@ -37,18 +34,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[App]:
 
 @pytest.fixture
 def own(app: App, tmp_path: Path) -> Generator[Site]:
-    wait_until(lambda: _answers(app), 20, what="the database is back from the test before")
+    wait_until(lambda: is_answering(app), 20, what="the database is back from the test before")
     with open_site(app, tmp_path / "web.log") as opened:
         yield opened
-
-
-def _answers(app: App) -> bool:
-    try:
-        app.check()
-        app.keys.list()
-    except (StoreUnavailable, OperationalError):  # a pooled connection may still be the old server's
-        return False
-    return True
 
 
 def _await_doors(app: App, count: int) -> None:

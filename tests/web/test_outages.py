@@ -16,16 +16,14 @@ from threading import Event
 import pytest
 
 from core.app import App, open_app
-from core.errors import StoreUnavailable
 from core.settings import load_settings
 from tests.support.waiting import wait_until
-from tests.web.frozen import OwnServers
+from tests.web.frozen import ANSWER_S, OwnServers, is_answering
 from tests.web.moves import claim, finish
 from tests.web.serving import NOOP, Caller, Reply, Site, open_site
 from web.status import SHARED_S
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="hangs servers by way of /proc")
-ANSWER_S = 2.3  # the contract's two seconds, and the machine's own slowness
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +35,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[App]:
 
 @pytest.fixture
 def own(app: App, tmp_path: Path) -> Generator[Site]:
-    wait_until(lambda: _answers(app), 20, what="the database is back from the test before")
+    wait_until(lambda: is_answering(app), 20, what="the database is back from the test before")
     with open_site(app, tmp_path / "web.log") as opened:
         yield opened
-
-
-def _answers(app: App) -> bool:
-    try:
-        app.check()
-    except StoreUnavailable:
-        return False
-    return True
 
 
 @pytest.fixture
